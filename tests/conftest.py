@@ -1,0 +1,16 @@
+"""Shared rules of the test suite: what a marker asks for, a test gets, or it is skipped with the reason."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("root") and os.geteuid() != 0:
+        pytest.skip("needs root")
+    for marker in item.iter_markers("tool"):
+        if shutil.which(marker.args[0]) is None:
+            pytest.skip(f"needs {marker.args[0]} on PATH")
