@@ -1,0 +1,123 @@
+"""The protocol: what is said in the frames between client and member, and between members.
+
+This is the one place that documents it. Everything is a msgpack array in a frame (`framing`).
+
+**Client to member**: `[id, op, *arguments]`. The id is a positive integer chosen by the client,
+unique among its requests in flight; any number may be in flight, and replies come in any order.
+
+| op | arguments | result |
+|---|---|---|
+| `hello` | version | `[cluster, member id, member name]`; sent first |
+| `put` | key, value, lease, want_prev | `[revision, previous kv or nil]` |
+| `delete` | key, end, want_prev | `[revision, deleted, previous kvs]` |
+| `txn` | compares, success ops, failure ops | `[revision, succeeded, results]` |
+| `compact` | revision | `[revision]` |
+| `lease_grant` | id (0: server chooses), ttl in s | `[revision, id, ttl]` |
+| `lease_revoke` | id | `[revision, deleted]` |
+| `range` | key, end, limit, revision, options | `[revision, count, more, kvs]` |
+| `revision` | | `[revision]`, linearizable |
+| `lease_keep_alive` | id | `[revision, ttl]` |
+| `lease_time_to_live` | id, want_keys | `[revision, ttl left or -1, granted ttl, keys]` |
+| `leases` | | `[revision, ids]` |
+| `watch` | watch id, key, end, start revision, options | `[revision]`: created |
+| `watch_cancel` | watch id | `[revision]`: no push of that watch comes after it |
+| `watch_progress` | | `[revision]`; a progress push to watch -1 follows when all are synced |
+| `status` | | `[map]` |
+| `members` | | `[[id, name, peer address, client address, is leader] ...]` |
+| `move_leader` | member id | `[]` |
+
+A key-value is `[key, value, create_revision, mod_revision, version, lease]`. `end` nil is the
+single key, `b"\\0"` everything from the key on, else the half-open interval.
+
+**Member to client**: `[id, result]`, where an error is `["error", code, message, details]`
+(codes: `raftkv.errors`), and pushes, whose id is 0:
+
+| push | meaning |
+|---|---|
+| `[0, watch id, "events", revision, events]` | all its events up to `revision`, see below |
+| `[0, watch id, "progress", revision]` | every event up to `revision` was sent before this |
+| `[0, watch id, "canceled", error]` | the watch is over |
+
+An event is `[type, kv, previous kv or nil]`, type "put" or "delete"; the events of one revision
+are never split over two pushes.
+
+**Member to member**: one stream from each member to each other one, over which only the one who
+opened it sends Raft messages (`raftkv.raft.messages.to_wire`), and a second one for snapshots.
+The first message is `["peer", version, cluster, from id, to id, incarnation, purpose, client
+address, name]`; the receiver answers it with `["ok", incarnation]` or `["refused", reason]` and
+is silent from then on.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from raftkv.errors import KvError, from_wire, to_wire
+
+__all__ = [
+    "COUNT_ONLY",
+    "EVENTS",
+    "KEYS_ONLY",
+    "MAX_FRAME_FROM_CLIENT",
+    "MAX_FRAME_FROM_MEMBER",
+    "MAX_REQUEST_BYTES",
+    "NO_DELETE",
+    "NO_PUT",
+    "PREV_KV",
+    "PROGRESS",
+    "SERIALIZABLE",
+    "VERSION",
+    "WRITES",
+    "error_reply",
+    "error_result",
+    "is_error",
+    "raise_error",
+]
+
+VERSION: Final = 1
+
+MAX_REQUEST_BYTES: Final = 1536 * 1024
+"""The largest single request; etcd's default."""
+MAX_FRAME_FROM_CLIENT: Final = 4 * 1024 * 1024
+"""A client that packs many requests together starts a new frame well below this."""
+MAX_FRAME_FROM_MEMBER: Final = 1024 * 1024 * 1024
+
+WRITES: Final = frozenset({"put", "delete", "txn", "compact", "lease_grant", "lease_revoke"})
+"""Ops that become commands of the replicated log, as they are."""
+
+# options of `range`
+KEYS_ONLY: Final = 1
+COUNT_ONLY: Final = 2
+SERIALIZABLE: Final = 4
+
+# options of `watch`
+PREV_KV: Final = 1
+NO_PUT: Final = 2
+NO_DELETE: Final = 4
+PROGRESS: Final = 8
+
+# kinds of push
+EVENTS: Final = "events"
+PROGRESS_PUSH: Final = "progress"
+CANCELED: Final = "canceled"
+
+CONNECTION_WATCH: Final = -1
+"""The watch id of a progress push that was asked for and speaks for all watches of a connection."""
+
+
+def error_result(error: KvError) -> list[Any]:
+    """An error where a result would stand."""
+    return ["error", *to_wire(error)]
+
+
+def error_reply(request_id: int, error: KvError) -> list[Any]:
+    return [request_id, ["error", *to_wire(error)]]
+
+
+def is_error(result: Any) -> bool:
+    return type(result) is list and len(result) >= 3 and result[0] == "error"
+
+
+def raise_error(result: list[Any]) -> None:
+    """The error of a result for which `is_error` holds, raised."""
+    raise from_wire(result[1], result[2], result[3] if len(result) > 3 else ())
