@@ -1,0 +1,243 @@
+"""The shapes that go through the log, and the checks that need nothing but the command.
+
+Commands and their results are plain msgpack-able sequences, so that the hot path converts
+nothing. `validate` is called twice for each command: by the server before it proposes (a refusal
+then costs no log entry) and by `Machine.apply` (so that no entry, whoever wrote it, can bring a
+replica down). It sees only the command, never state: state-dependent refusals are the machine's.
+
+    ["put", key, value, lease, want_prev]        -> [revision, previous or None]
+    ["delete", key, end, want_prev]              -> [revision, deleted, previous ones]
+    ["range", key, end, limit, revision, keys_only, count_only]   (inside a txn only)
+                                                 -> [kvs, count, more, revision]
+    ["txn", compares, success, failure]          -> [revision, succeeded, results]
+        compare: [key, end, target, operator, operand]
+    ["compact", revision]                        -> [revision]
+    ["lease_grant", id, ttl]                     -> [revision, id, ttl]
+    ["lease_revoke", id]                         -> [revision]
+    ["lease_checkpoint", id, remaining]          -> [revision]
+    any refusal                                  -> ["error", code, message]
+
+`end` is None (or empty) for the single key, b"\\0" for every key from `key` on, else the first
+key no longer meant. A txn in a txn is not offered: Kubernetes never uses one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+from raftkv.errors import (
+    DuplicateKey,
+    EmptyKey,
+    InvalidRequest,
+    LeaseTtlTooLarge,
+    TooManyOps,
+)
+
+__all__ = [
+    "Command",
+    "Event",
+    "FROM_KEY",
+    "Kv",
+    "LEASE_TTL_MAX",
+    "RangeResult",
+    "TXN_OPS_MAX",
+    "is_prefix",
+    "is_read_only",
+    "prefix_end",
+    "validate",
+]
+
+Kv = tuple[bytes, bytes, int, int, int, int]
+"""(key, value, create_revision, mod_revision, version, lease); a tombstone has version 0."""
+Event = tuple[str, Kv, Kv | None]
+"""("put" | "delete", the pair after, the pair before or None)."""
+Command = Sequence[Any]
+
+FROM_KEY: Final = b"\0"
+TXN_OPS_MAX: Final = 128
+LEASE_TTL_MAX: Final = 9_000_000_000
+"""Seconds; etcd's bound."""
+INTEGER_MAX: Final = 2**63 - 1
+
+
+class RangeResult(NamedTuple):
+    """`count` ignores the limit, `more` says that it cut, `revision` is the store's own."""
+
+    kvs: list[Kv]
+    count: int  # type: ignore[assignment]  # shadows tuple.count, which nobody needs here
+    more: bool
+    revision: int
+
+
+def prefix_end(prefix: bytes) -> bytes:
+    """The end that makes `[prefix, end)` all keys with that prefix."""
+    stripped = prefix.rstrip(b"\xff")
+    if not stripped:
+        return FROM_KEY
+    return stripped[:-1] + bytes((stripped[-1] + 1,))
+
+
+def is_prefix(key: bytes, end: bytes | None) -> bool:
+    """Whether [key, end) is what `prefix_end` makes of `key`."""
+    return bool(end) and prefix_end(key) == end
+
+
+def _key(value: object) -> None:
+    if type(value) is not bytes:
+        raise InvalidRequest(f"a key is bytes, not {type(value).__name__}")
+    if not value:
+        raise EmptyKey
+
+
+def _end(value: object) -> None:
+    if value is not None and type(value) is not bytes:
+        raise InvalidRequest(f"the end of a range is bytes or nil, not {type(value).__name__}")
+
+
+def _integer(value: object, what: str, least: int = 0) -> None:
+    if type(value) is not int or not least <= value <= INTEGER_MAX:
+        raise InvalidRequest(f"{what} is an integer from {least} on, not {value!r:.50}")
+
+
+def _length(command: Command, length: int) -> None:
+    if len(command) != length:
+        raise InvalidRequest(f"{command[0]} has {length - 1} arguments, not {len(command) - 1}")
+
+
+def _put(command: Command) -> None:
+    _length(command, 5)
+    key, value, lease = command[1], command[2], command[3]
+    _key(key)
+    if type(value) is not bytes:
+        raise InvalidRequest(f"a value is bytes, not {type(value).__name__}")
+    if lease != 0:
+        _integer(lease, "a lease id")
+
+
+def _delete(command: Command) -> None:
+    _length(command, 4)
+    _key(command[1])
+    _end(command[2])
+
+
+def _range(command: Command) -> None:
+    _length(command, 7)
+    _key(command[1])
+    _end(command[2])
+    _integer(command[3], "limit")
+    _integer(command[4], "revision")
+
+
+TARGETS: Final = ("value", "version", "create", "mod", "lease")
+OPERATORS: Final = ("=", "!=", "<", ">")
+
+
+def _compare(compare: Command) -> None:
+    if not isinstance(compare, list | tuple) or len(compare) != 5:
+        raise InvalidRequest("a compare is [key, end, target, operator, operand]")
+    key, end, target, operator, operand = compare
+    _key(key)
+    _end(end)
+    if target not in TARGETS:
+        raise InvalidRequest(f"compare target {target!r:.50} is none of {', '.join(TARGETS)}")
+    if operator not in OPERATORS:
+        raise InvalidRequest(f"compare operator {operator!r:.50} is none of = != < >")
+    if target == "value":
+        if type(operand) is not bytes:
+            raise InvalidRequest("a value is compared with bytes")
+    elif type(operand) is not int:
+        raise InvalidRequest(f"{target} is compared with an integer")
+
+
+def _branch(ops: Command) -> None:
+    """One branch of a transaction: no key may be put twice, or be put and deleted."""
+    puts: dict[bytes, None] = {}
+    deletes: list[tuple[bytes, bytes | None]] = []
+    for op in ops:
+        if not isinstance(op, list | tuple) or not op or op[0] not in IN_TXN:
+            raise InvalidRequest("an operation in a txn is a put, a delete or a range")
+        IN_TXN[op[0]](op)
+        if op[0] == "put":
+            if op[1] in puts:
+                raise DuplicateKey
+            puts[op[1]] = None
+        elif op[0] == "delete":
+            deletes.append((op[1], op[2]))
+    for start, end in deletes:
+        if not end:
+            overlapping = start in puts
+        elif end == FROM_KEY:
+            overlapping = any(key >= start for key in puts)
+        else:
+            overlapping = any(start <= key < end for key in puts)
+        if overlapping:
+            raise DuplicateKey
+
+
+def _txn(command: Command) -> None:
+    _length(command, 4)
+    for part in command[1:]:
+        if not isinstance(part, list | tuple):
+            raise InvalidRequest("a txn is [compares, success operations, failure operations]")
+        if len(part) > TXN_OPS_MAX:
+            raise TooManyOps
+    for compare in command[1]:
+        _compare(compare)
+    _branch(command[2])
+    _branch(command[3])
+
+
+def _compact(command: Command) -> None:
+    _length(command, 2)
+    _integer(command[1], "revision")
+
+
+def _lease_grant(command: Command) -> None:
+    _length(command, 3)
+    _integer(command[1], "a lease id", 1)
+    _integer(command[2], "a lease's TTL in seconds", 1)
+    if command[2] > LEASE_TTL_MAX:
+        raise LeaseTtlTooLarge
+
+
+def _lease_revoke(command: Command) -> None:
+    _length(command, 2)
+    _integer(command[1], "a lease id", 1)
+
+
+def _lease_checkpoint(command: Command) -> None:
+    _length(command, 3)
+    _integer(command[1], "a lease id", 1)
+    _integer(command[2], "the remaining TTL in seconds")
+
+
+IN_TXN: Final[dict[str, Callable[[Command], None]]] = {
+    "put": _put,
+    "delete": _delete,
+    "range": _range,
+}
+COMMANDS: Final[dict[str, Callable[[Command], None]]] = {
+    "put": _put,
+    "delete": _delete,
+    "txn": _txn,
+    "compact": _compact,
+    "lease_grant": _lease_grant,
+    "lease_revoke": _lease_revoke,
+    "lease_checkpoint": _lease_checkpoint,
+}
+
+
+def validate(command: Command) -> None:
+    """Raise the KvError that says what is wrong with the command, if anything is."""
+    if not isinstance(command, list | tuple) or not command or type(command[0]) is not str:
+        raise InvalidRequest("a command is a list that begins with its name")
+    check = COMMANDS.get(command[0])
+    if check is None:
+        raise InvalidRequest(f"unknown command {command[0]!r:.50}")
+    check(command)
+
+
+def is_read_only(command: Command) -> bool:
+    """Whether this (valid) command is a txn that can't write, to be answered as a read."""
+    return command[0] == "txn" and all(op[0] == "range" for branch in command[2:] for op in branch)

@@ -1,0 +1,60 @@
+"""Transactions: the comparisons, and the refusals that depend on state.
+
+Comparisons are made on the state before the transaction; its operations then run in order and see
+one another's writes. Everything that can be refused is refused by `check_operations` before the
+first write, so a transaction has no effect at all or its whole effect, in one revision.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any, Final
+
+from raftkv.mvcc.commands import Command, Kv
+from raftkv.mvcc.leases import LeaseTable
+from raftkv.mvcc.store import Store
+
+__all__ = ["check_operations", "holds"]
+
+FIELDS: Final = {"value": 1, "create": 2, "mod": 3, "version": 4, "lease": 5}
+OPERATORS: Final[dict[str, Callable[[Any, Any], bool]]] = {
+    "=": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+ABSENT: Final[Kv] = (b"", b"", 0, 0, 0, 0)
+
+
+def holds(store: Store, compare: Command) -> bool:
+    """Whether a comparison is true of the key, or of every key of the range.
+
+    A key that does not exist compares as zeros, and by value never: there is no value that would
+    stand for a missing one.
+    """
+    key, end, target, relation, operand = compare
+    field = FIELDS[target]
+    test = OPERATORS[relation]
+    if not end:
+        pair = store.index.live.get(key)
+        pairs = [] if pair is None else [pair]
+    else:
+        pairs = store.range(key, end).kvs
+    if not pairs:
+        return target != "value" and test(ABSENT[field], operand)
+    return all(test(pair[field], operand) for pair in pairs)
+
+
+def check_operations(store: Store, leases: LeaseTable, operations: Command) -> None:
+    """Raise LeaseNotFound, Compacted or FutureRevision, before anything was written.
+
+    The compacted revision asked here moves by log entries alone, hence every replica refuses
+    alike, whatever it has swept.
+    """
+    for operation in operations:
+        if operation[0] == "put":
+            if operation[3]:
+                leases.get(operation[3])
+        elif operation[0] == "range":
+            store.check_revision(operation[4])
