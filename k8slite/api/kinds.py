@@ -1,7 +1,8 @@
-"""Every kind that a stock Kubernetes 1.36 serves: its names, its verbs, its subresources, its table columns.
+"""Every kind that a stock Kubernetes 1.36 serves: its names, its verbs, its subresources, its table
+columns.
 
-The table is `data/kinds.json`, one line a resource as a stock server lists it. Custom resources are `Kind`s too, made
-by whoever reads the definitions; the table here never changes.
+The table is `data/kinds.json`, one line a resource as a stock server lists it. Custom resources are
+`Kind`s too, made by whoever reads the definitions; the table here never changes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ class Column(NamedTuple):
 
 @frozen
 class Subresource:
-    """pods/log, deployments/scale...: `kind` is the body's kind; group and version are the body's own."""
+    """pods/log, deployments/scale...: `kind` is the body's kind; group and version are the body's
+    own.
+    """
 
     name: str
     kind: str
@@ -147,7 +150,9 @@ def by_gvk(api_version: str, kind: str) -> Kind | None:
 
 
 def by_name(word: str) -> Kind | None:
-    """The built-in kind a person means: resource, plural, singular, short name or kind, in any case."""
+    """The built-in kind a person means: resource, plural, singular, short name or kind, in any
+    case.
+    """
     word = word.lower()
     if word in KIND:
         return KIND[word]

@@ -1,6 +1,7 @@
 """The grammars of names, labels, ports and addresses, with kube-apiserver's messages.
 
-Each `check_x` returns the list of messages (empty: fine). The common case is one compiled regular expression.
+Each `check_x` returns the list of messages (empty: fine). The common case is one compiled regular
+expression.
 """
 
 from __future__ import annotations
@@ -32,21 +33,24 @@ _PERCENT_RE = re.compile(r"[0-9]+%")
 _UPPER_OR_LOWER_PATH_RE = re.compile(r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+")
 
 LABEL_MESSAGE = (
-    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end"
-    " with an alphanumeric character"
+    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must"
+    " start and end with an alphanumeric character"
 )
 LABEL_1035_MESSAGE = (
-    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character,"
-    " and end with an alphanumeric character"
+    "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an"
+    " alphabetic character, and end with an alphanumeric character"
 )
 SUBDOMAIN_MESSAGE = (
-    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start"
-    " and end with an alphanumeric character"
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.',"
+    " and must start and end with an alphanumeric character"
 )
-QUALIFIED_MESSAGE = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character"
+QUALIFIED_MESSAGE = (
+    "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an"
+    " alphanumeric character"
+)
 VALUE_MESSAGE = (
-    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start"
-    " and end with an alphanumeric character"
+    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.',"
+    " and must start and end with an alphanumeric character"
 )
 EMPTY = "must be non-empty"
 
@@ -94,8 +98,9 @@ def check_wildcard_subdomain(text: str) -> list[str]:
     errors = [max_bytes(253)] if len(text) > 253 else []
     if not _WILDCARD_RE.fullmatch(text):
         message = (
-            "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must"
-            " consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character"
+            "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain,"
+            " which must consist of lower case alphanumeric characters, '-' or '.' and end with an"
+            " alphanumeric character"
         )
         errors.append(regex_error(message, rf"\*\.{_SUBDOMAIN}", "*.example.com"))
     return errors
@@ -115,7 +120,10 @@ def _qualified(text: str) -> tuple[str, ...]:
     if text.count("/") > 1:
         example = regex_error(QUALIFIED_MESSAGE, _QUALIFIED, "MyName", "my.name", "123-abc")
         return (
-            f"a qualified name {example} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",
+            (
+                f"a qualified name {example} with an optional DNS subdomain prefix and '/' (e.g."
+                " 'example.com/MyName')"
+            ),
         )
     if slash and not prefix:
         errors.append(f"prefix part {EMPTY}")
@@ -147,19 +155,24 @@ def check_env_var_name(text: str) -> list[str]:
     """Since 1.34 any printable ASCII but '=' may name an environment variable."""
     if not text:
         return [
-            "environment variable name must consist only of printable ASCII characters other than '='"
+            "environment variable name must consist only of printable ASCII characters other"
+            " than '='"
         ]
     if all(" " <= c <= "~" and c != "=" for c in text):
         return []
     return [
-        "a valid environment variable name must consist only of printable ASCII characters other than '='"
+        "a valid environment variable name must consist only of printable ASCII characters other"
+        " than '='"
     ]
 
 
 def check_c_identifier(text: str) -> list[str]:
     if _C_IDENTIFIER_RE.fullmatch(text):
         return []
-    message = "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_'"
+    message = (
+        "a valid C identifier must start with alphabetic character or '_', followed by a string of"
+        " alphanumeric characters or '_'"
+    )
     return [regex_error(message, "[A-Za-z_][A-Za-z0-9_]*", "my_name", "MY_NAME", "MyName")]
 
 

@@ -1,7 +1,9 @@
-"""Quantities: "500m", "1.5Gi", "2e3". Exact arithmetic, and the canonical form in which the API stores them.
+"""Quantities: "500m", "1.5Gi", "2e3". Exact arithmetic, and the canonical form in which the API
+stores them.
 
-A quantity is text in every object; here it becomes a `Fraction`-free exact number (decimal.Decimal is exact for all
-suffixes, as each is a product of powers of 2 and 5). The parses are cached, since a cluster uses few distinct texts.
+A quantity is text in every object; here it becomes a `Fraction`-free exact number (decimal.Decimal
+is exact for all suffixes, as each is a product of powers of 2 and 5). The parses are cached, since
+a cluster uses few distinct texts.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ class QuantityError(ValueError):
 
 @lru_cache(maxsize=4096)
 def parse(text: str) -> Decimal:
-    """The exact value ("500m" -> Decimal("0.500")). Parts below a nano are rounded up, away from zero."""
+    """The exact value ("500m" -> Decimal("0.500")). Parts below a nano are rounded up, away from
+    zero.
+    """
     return _split(text)[0]
 
 
@@ -52,13 +56,17 @@ def milli_value(text: str) -> int:
 
 @lru_cache(maxsize=4096)
 def canonical(text: str) -> str:
-    """The form in which the API stores it: "1000m" -> "1", "1024Mi" -> "1Gi", "0.5" -> "500m", "1e3" stays "1e3"."""
+    """The form in which the API stores it: "1000m" -> "1", "1024Mi" -> "1Gi", "0.5" -> "500m",
+    "1e3" stays "1e3".
+    """
     number, family = _split(text)
     return _format(number, family)
 
 
 def format_quantity(number: Decimal | int, family: str = "decimal") -> str:
-    """Canonical text of a number; family is "decimal" ("1500m"), "binary" ("1536Mi") or "exponent" ("15e2")."""
+    """Canonical text of a number; family is "decimal" ("1500m"), "binary" ("1536Mi") or "exponent"
+    ("15e2").
+    """
     return _format(Decimal(number), family)
 
 

@@ -1,7 +1,8 @@
 """Label and field selectors: parsing with kube-apiserver's messages, and matching.
 
-A label selector is a tuple of `Requirement`s; `parse_labels` reads the query parameter, `from_object` a LabelSelector.
-A field selector is a tuple of (path, value, equal). Both match plain objects.
+A label selector is a tuple of `Requirement`s; `parse_labels` reads the query parameter,
+`from_object` a LabelSelector. A field selector is a tuple of (path, value, equal). Both match plain
+objects.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class LabelSelector(NamedTuple):
         if self.nothing:
             return False
         labels = labels or {}
-        for requirement in self.requirements:
+        for requirement in self.requirements:  # noqa: SIM110  # a generator costs more than this
             if not requirement.matches(labels):
                 return False
         return True
@@ -109,7 +110,9 @@ def parse_labels(text: str) -> LabelSelector:
 
 
 def from_object(selector: Obj | None) -> LabelSelector:
-    """Of a LabelSelector object ({matchLabels, matchExpressions}): None matches nothing, {} everything."""
+    """Of a LabelSelector object ({matchLabels, matchExpressions}): None matches nothing, {}
+    everything.
+    """
     if selector is None:
         return NOTHING
     requirements = [
@@ -126,7 +129,9 @@ def from_object(selector: Obj | None) -> LabelSelector:
 
 
 def from_map(labels: Mapping[str, str] | None) -> LabelSelector:
-    """Of a plain map of labels (a Service's selector): all must be equal; an empty map matches everything."""
+    """Of a plain map of labels (a Service's selector): all must be equal; an empty map matches
+    everything.
+    """
     return LabelSelector(tuple(Requirement(k, IN, (v,)) for k, v in sorted((labels or {}).items())))
 
 
@@ -171,14 +176,15 @@ def _requirement(tokens: list[str], i: int) -> tuple[Requirement, int]:
     if operator in ("=", "==", "!="):
         if value in _SPECIAL:
             raise _parse_error(value, "identifier")
-        return Requirement(
-            key, NOT_IN if operator == "!=" else IN, (_check_value(key, value),)
-        ), i + 1
+        return (
+            Requirement(key, NOT_IN if operator == "!=" else IN, (_check_value(key, value),)),
+            i + 1,
+        )
     if operator in ("<", ">"):
         if re.fullmatch(r"[+-]?[0-9]+", value) is None:
             raise SelectorError(
-                f"unable to parse requirement: values[0][{key}]: Invalid value: \"{value}\": for 'Gt', 'Lt' operators,"
-                " the value must be an integer"
+                f'unable to parse requirement: values[0][{key}]: Invalid value: "{value}": for'
+                " 'Gt', 'Lt' operators, the value must be an integer"
             )
         return Requirement(key, LESS if operator == "<" else GREATER, (value,)), i + 1
     raise _parse_error(operator, _EXPECTED)
@@ -221,7 +227,8 @@ def _check_value(key: str, value: str) -> str:
     problems = names.check_label_value(value)
     if problems:
         raise SelectorError(
-            f'unable to parse requirement: values[0][{key}]: Invalid value: "{value}": {"; ".join(problems)}'
+            f'unable to parse requirement: values[0][{key}]: Invalid value: "{value}":'
+            f" {'; '.join(problems)}"
         )
     return value
 
@@ -236,7 +243,7 @@ class FieldSelector(NamedTuple):
     terms: tuple[FieldTerm, ...] = ()
 
     def matches(self, o: Obj) -> bool:
-        for path, value, equal in self.terms:
+        for path, value, equal in self.terms:  # noqa: SIM110  # a generator costs more than this
             if (field_value(o, path) == value) is not equal:
                 return False
         return True
@@ -246,7 +253,9 @@ class FieldSelector(NamedTuple):
         return not self.terms
 
     def required(self, path: str) -> str | None:
-        """The value that this field must have for a match, or None: lets a list go straight to one name."""
+        """The value that this field must have for a match, or None: lets a list go straight to one
+        name.
+        """
         for term in self.terms:
             if term.path == path and term.equal:
                 return term.value
@@ -323,12 +332,17 @@ def check_fields(kind: Kind, selector: FieldSelector) -> None:
             raise ApiError(
                 400,
                 "BadRequest",
-                f'Unable to find "{kind.group}/{kind.version}, Resource={kind.plural}" that match label selector "",'
-                f' field selector "{selector}": "{term.path}" is not a known field selector: only'
-                ' "metadata.name", "metadata.namespace"'
-                if not allowed
-                else f'Unable to find "{kind.group}/{kind.version}, Resource={kind.plural}" that match label'
-                f' selector "", field selector "{selector}": field label not supported: {term.path}',
+                (
+                    f'Unable to find "{kind.group}/{kind.version}, Resource={kind.plural}" that'
+                    f' match label selector "", field selector "{selector}": "{term.path}" is not a'
+                    ' known field selector: only "metadata.name", "metadata.namespace"'
+                    if not allowed
+                    else (
+                        f'Unable to find "{kind.group}/{kind.version}, Resource={kind.plural}" that'
+                        f' match label selector "", field selector "{selector}": field label not'
+                        f" supported: {term.path}"
+                    )
+                ),
             )
 
 

@@ -1,7 +1,9 @@
-"""Failures as the API tells them: the Status object, its reasons and codes, and the exact texts of kube-apiserver.
+"""Failures as the API tells them: the Status object, its reasons and codes, and the exact texts of
+kube-apiserver.
 
-`ApiError` is raised by the server's handlers and by the client alike, so that a controller tested in one process and
-one behind a network see the same thing. `FieldError` is one refused field; `invalid` gathers them.
+`ApiError` is raised by the server's handlers and by the client alike, so that a controller tested
+in one process and one behind a network see the same thing. `FieldError` is one refused field;
+`invalid` gathers them.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ _WITHOUT_VALUE = frozenset((REQUIRED, FORBIDDEN, TOO_LONG, INTERNAL))
 
 
 class FieldError(NamedTuple):
-    """One refused field. `type` is one of the constants above; `field` a path as "spec.ports[0].name"."""
+    """One refused field. `type` is one of the constants above; `field` a path as
+    "spec.ports[0].name".
+    """
 
     type: str
     field: str
@@ -49,7 +53,9 @@ class FieldError(NamedTuple):
     detail: str = ""
 
     def body(self) -> str:
-        """The message without the field: `Invalid value: 70000: must be between 1 and 65535, inclusive`."""
+        """The message without the field: `Invalid value: 70000: must be between 1 and 65535,
+        inclusive`.
+        """
         label = INVALID if self.type is TYPE_INVALID else self.type
         text = label if self.type in _WITHOUT_VALUE else f"{label}: {_show(self.bad_value)}"
         return f"{text}: {self.detail}" if self.detail else text
@@ -114,7 +120,9 @@ def _show(value: Any) -> str:
 
 
 class ApiError(Exception):
-    """An answer that is no success. `code` is HTTP's, `reason` the API's; `retry_after` seconds or None."""
+    """An answer that is no success. `code` is HTTP's, `reason` the API's; `retry_after` seconds or
+    None.
+    """
 
     def __init__(
         self,
@@ -205,7 +213,9 @@ MODIFIED = (
 
 
 def conflict(kind: Kind, name: str, message: str = MODIFIED, *, subresource: str = "") -> ApiError:
-    """409. `subresource` makes "pods/binding" of the resource's name, as kube-apiserver does for some."""
+    """409. `subresource` makes "pods/binding" of the resource's name, as kube-apiserver does for
+    some.
+    """
     resource, details = kind.resource, _resource_details(kind, name)
     if subresource:
         resource = f"{kind.plural}/{subresource}" + (f".{kind.group}" if kind.group else "")
@@ -215,7 +225,9 @@ def conflict(kind: Kind, name: str, message: str = MODIFIED, *, subresource: str
 
 
 def apply_conflict(causes: Sequence[tuple[str, str]]) -> ApiError:
-    """Server-side apply: (manager text as `"one"` or `"one" using v1`, field path) of each conflict."""
+    """Server-side apply: (manager text as `"one"` or `"one" using v1`, field path) of each
+    conflict.
+    """
     rows = [
         {"reason": "FieldManagerConflict", "message": f"conflict with {manager}", "field": path}
         for manager, path in causes
