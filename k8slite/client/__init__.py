@@ -1,0 +1,1 @@
+"""The client side of the Kubernetes API: requests, informers, queues, leaders, events."""

@@ -1,0 +1,182 @@
+"""Work queues: which key is to be looked at next, and when.
+
+`DirtyQueue`, `DelayedKeys` and `RateLimiter` are pure. `WorkQueue` is their trio shell.
+Properties, as client-go's: *stingy* (a key added many times before a worker takes it is handled
+once), *fair* (first come, first served), *exclusive* (a key in hand is not given to a second
+worker; if it was added meanwhile it comes again after `done`). Bounded by the number of
+distinct keys, since it holds no events. Keys are any hashable values.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+import trio
+
+__all__ = ["DelayedKeys", "DirtyQueue", "RateLimiter", "WorkQueue"]
+
+K = TypeVar("K", bound=Hashable)
+BACKOFF_SECONDS_MIN = 0.005
+BACKOFF_SECONDS_MAX = 30.0
+
+
+class DirtyQueue(Generic[K]):
+    """Order, `dirty` (must be handled) and `processing` (in a worker's hand)."""
+
+    def __init__(self) -> None:
+        self._order: deque[K] = deque()
+        self._dirty: set[K] = set()
+        self._processing: set[K] = set()
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    @property
+    def idle(self) -> bool:
+        return not self._dirty and not self._processing
+
+    def add(self, key: K) -> bool:
+        """Mark the key; True if a worker can take it now."""
+        if key in self._dirty:
+            return False
+        self._dirty.add(key)
+        if key in self._processing:
+            return False
+        self._order.append(key)
+        return True
+
+    def get(self) -> K:
+        """The next key. Raises IndexError when there is none."""
+        key = self._order.popleft()
+        assert key not in self._processing
+        self._dirty.remove(key)
+        self._processing.add(key)
+        return key
+
+    def done(self, key: K) -> bool:
+        """The worker has finished; True if the key must be handled again."""
+        self._processing.remove(key)
+        if key not in self._dirty:
+            return False
+        self._order.append(key)
+        return True
+
+
+class DelayedKeys(Generic[K]):
+    """Keys to be added later; of several times for one key the earliest counts."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, K]] = []
+        self._due: dict[K, float] = {}
+        self._sequence = 0
+
+    def add(self, key: K, due: float) -> None:
+        if due >= self._due.get(key, float("inf")):
+            return
+        self._due[key] = due
+        self._sequence += 1
+        heapq.heappush(self._heap, (due, self._sequence, key))
+
+    def next_due(self) -> float:
+        """When the next key is due; infinity when none waits."""
+        while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
+            heapq.heappop(self._heap)  # superseded by an earlier time, or already handed out
+        return self._heap[0][0] if self._heap else float("inf")
+
+    def take_due(self, now: float) -> list[K]:
+        keys = []
+        while self.next_due() <= now:
+            _, _, key = heapq.heappop(self._heap)
+            del self._due[key]
+            keys.append(key)
+        return keys
+
+
+class RateLimiter(Generic[K]):
+    """Doubling delays per key, until the key is forgotten."""
+
+    def __init__(
+        self,
+        seconds_min: float = BACKOFF_SECONDS_MIN,
+        seconds_max: float = BACKOFF_SECONDS_MAX,
+    ) -> None:
+        self._seconds_min = seconds_min
+        self._seconds_max = seconds_max
+        self._failures: dict[K, int] = {}
+
+    def when(self, key: K) -> float:
+        """Seconds to wait before the next try; counts a failure."""
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        return min(self._seconds_min * 2.0 ** min(failures, 40), self._seconds_max)
+
+    def failures(self, key: K) -> int:
+        return self._failures.get(key, 0)
+
+    def forget(self, key: K) -> None:
+        self._failures.pop(key, None)
+
+
+class WorkQueue(Generic[K]):
+    """The queue of a controller: handlers add keys, workers get them, in one trio run."""
+
+    def __init__(self, limiter: RateLimiter[K] | None = None) -> None:
+        self._queue: DirtyQueue[K] = DirtyQueue()
+        self._delayed: DelayedKeys[K] = DelayedKeys()
+        self._limiter = limiter or RateLimiter()
+        self._waiting = trio.lowlevel.ParkingLot()
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing to do now and nothing in hand (delayed keys do not count)."""
+        return self._queue.idle
+
+    def add(self, key: K) -> None:
+        if self._queue.add(key):
+            self._waiting.unpark()
+
+    def add_after(self, key: K, seconds: float) -> None:
+        """Add the key once `seconds` have passed; 0 or less is now."""
+        if seconds <= 0:
+            self.add(key)
+            return
+        due = trio.current_time() + seconds
+        earlier = due < self._delayed.next_due()
+        self._delayed.add(key, due)
+        if earlier:
+            self._waiting.unpark()  # one waiter wakes up and sleeps again until the new time
+
+    def add_rate_limited(self, key: K) -> None:
+        """Add the key after its back-off, because handling it failed."""
+        self.add_after(key, self._limiter.when(key))
+
+    def failures(self, key: K) -> int:
+        return self._limiter.failures(key)
+
+    def forget(self, key: K) -> None:
+        """Handling succeeded: the next failure waits shortly again."""
+        self._limiter.forget(key)
+
+    async def get(self) -> K:
+        """The next key, for the caller alone until it calls `done`."""
+        await trio.lowlevel.checkpoint()
+        while True:
+            for key in self._delayed.take_due(trio.current_time()):
+                self._queue.add(key)
+            if len(self._queue):
+                if len(self._queue) > 1 or self._delayed.next_due() < float("inf"):
+                    self._waiting.unpark()  # somebody else must watch over what is left
+                return self._queue.get()
+            with trio.CancelScope(deadline=self._delayed.next_due()):
+                await self._waiting.park()
+
+    def done(self, key: K) -> None:
+        """The key is out of hand; if it was added meanwhile, somebody gets it again."""
+        if self._queue.done(key):
+            self._waiting.unpark()
