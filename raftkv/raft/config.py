@@ -57,7 +57,7 @@ class Restored:
     applied: index of the state machine as restored, at least the snapshot's.
     """
 
-    hard_state: HardState = HardState()
+    hard_state: HardState = attrs.Factory(HardState)
     snapshot_meta: SnapshotMeta | None = None
     entries: list[Entry] = attrs.Factory(list)
     applied: int = 0

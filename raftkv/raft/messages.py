@@ -42,7 +42,7 @@ MEMBERSHIP = 1  # data is a configuration: raftkv.raft.membership.decode
 
 
 class Entry(NamedTuple):
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody wants here
     term: int
     kind: int
     data: bytes
@@ -59,7 +59,7 @@ class HardState(NamedTuple):
 class SnapshotMeta(NamedTuple):
     """The place in the log that a snapshot stands for, and the membership at that place."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
     term: int
     voters: tuple[int, ...]
     learners: tuple[int, ...]
@@ -130,7 +130,7 @@ class AppendResponse(NamedTuple):
     to: int
     sender: int
     term: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
     rejected: bool
     hint_index: int
     hint_term: int
