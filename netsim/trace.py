@@ -24,7 +24,7 @@ class Trace:
         self._tail: collections.deque[str] = collections.deque(
             maxlen=None if keep else TAIL_LINES_MAX
         )
-        self.count = 0
+        self._count = 0
 
     def add(self, time: float, line: str) -> None:
         self._batch.append(f"{time!r} {line}")
@@ -37,8 +37,13 @@ class Trace:
             self._hasher.update("\n".join(batch).encode())
             self._hasher.update(b"\n")
             self._tail.extend(batch)
-            self.count += len(batch)
+            self._count += len(batch)
             batch.clear()
+
+    @property
+    def count(self) -> int:
+        """How many lines were written."""
+        return self._count + len(self._batch)
 
     @property
     def lines(self) -> list[str]:
