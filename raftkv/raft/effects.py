@@ -52,7 +52,8 @@ class Effects:
     """Promises: leave only after the sync."""
 
     committed: list[Entry]
-    """Apply in this order, after the sync; then call applied_to."""
+    """Apply in this order; then call applied_to. A shell may do so while the disk writes, as they
+    are durable on a majority: but what it then writes to its own disk must not overtake them."""
 
     reads: list[tuple[int, int]]
     """(read_id, index): a linearizable read may be answered once `index` is applied."""

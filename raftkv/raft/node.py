@@ -252,8 +252,8 @@ class RaftNode:
     # -- looking in ---------------------------------------------------------------------------
 
     @property
-    def is_leader(self) -> bool:
-        return self._core.role is Role.LEADER
+    def role(self) -> Role:
+        return self._core.role
 
     @property
     def leader(self) -> int:
