@@ -4,8 +4,6 @@ Owns the shape of `metadata` and the three time formats of the API. Assumes that
 (every decoded object has one). Never validates: that is `validation.objectmeta`.
 """
 
-from __future__ import annotations
-
 import calendar
 import re
 from datetime import UTC, datetime
@@ -92,7 +90,9 @@ def is_controlled_by(o: Obj, owner: Obj) -> bool:
     return reference is not None and reference["uid"] == uid(owner)
 
 
-def owner_reference(kind: Kind, owner: Obj, *, controller: bool = True, block: bool = True) -> Obj:
+def owner_reference(
+    kind: "Kind", owner: Obj, *, controller: bool = True, block: bool = True
+) -> Obj:
     """The reference to put into metadata.ownerReferences of what `owner` (of this kind) owns."""
     reference: Obj = {
         "apiVersion": kind.api_version,

@@ -1,7 +1,7 @@
 """The types of all built-in kinds: fields, list types, merge keys, protobuf numbers.
 
-Read once, lazily, from `data/schema.json.gz` (which `generate/schema.py` makes). A `Type` is a struct
-of Go, known by its short name ("core.v1.Container"); a `Field` says what it holds.
+Read once, lazily, from `data/schema.json.gz` (which `generate/schema.py` makes). A `Type` is a
+struct of Go, known by its short name ("core.v1.Container"); a `Field` says what it holds.
 `normalise` is the decoder's second half: it checks a decoded body against a type, prunes what the
 type does not know, drops what Go would omit, and words its complaints as kube-apiserver's decoder.
 """
@@ -9,7 +9,7 @@ type does not know, drops what Go would omit, and words its complaints as kube-a
 from __future__ import annotations
 
 import gzip
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import orjson
@@ -111,10 +111,10 @@ def _entries() -> dict[str, dict[str, Any]]:
 
 @lru_cache(maxsize=1)
 def _by_gvk() -> dict[tuple[str, str, str], str]:
-    return {(*e["k"],): name for name, e in _entries().items() if "k" in e}  # type: ignore[misc]  # three strings each
+    return {(*e["k"],): name for name, e in _entries().items() if "k" in e}
 
 
-@lru_cache(maxsize=None)
+@cache
 def get_type(name: str) -> Type:
     """The type of this short name. Raises KeyError."""
     return Type(name, _entries()[name])
@@ -124,7 +124,7 @@ def type_names() -> list[str]:
     return sorted(_entries())
 
 
-@lru_cache(maxsize=None)
+@cache
 def type_of_gvk(group: str, version: str, kind: str) -> Type | None:
     name = _by_gvk().get((group, version, kind))
     if name is None:
@@ -140,5 +140,5 @@ _META_KINDS = {
 
 
 def type_of(kind: Kind) -> Type | None:
-    """The type of a built-in kind; None for custom resources, whose schema is in their definition."""
+    """The type of a built-in kind; None for custom ones, whose schema is in their definition."""
     return type_of_gvk(kind.group, kind.version, kind.kind)

@@ -347,7 +347,7 @@ def check_fields(kind: Kind, selector: FieldSelector) -> None:
 
 
 def field_value(o: Obj, path: str) -> str:
-    """The text of the field at a dotted path; "" where it is absent, "true"/"false" for booleans."""
+    """The text of the field at a dotted path; "" where absent, "true"/"false" for booleans."""
     value: Any = o
     match path:
         case "name":

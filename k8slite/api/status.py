@@ -162,7 +162,7 @@ class ApiError(Exception):
 
 
 def from_status(status: Obj, code: int = 0) -> ApiError:
-    """The error that a Status object tells; `code` (HTTP's) is taken where the object names none."""
+    """The error that a Status object tells; `code` (HTTP's) is taken where it names none."""
     details = status.get("details")
     return ApiError(
         status.get("code") or code or 500,

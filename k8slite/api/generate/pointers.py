@@ -1,8 +1,9 @@
 """Which scalars Go holds by pointer: there `0`, `false` and `""` mean something and are kept.
 
 Every other optional scalar is `omitempty`: an explicit zero vanishes when kube-apiserver stores the
-object. Neither the OpenAPI document nor the protobuf files tell the two apart; this table does, from
-the Go types of k8s.io/api 1.36. Numbers and booleans are pointers unless listed, strings the reverse.
+object. Neither the OpenAPI document nor the protobuf files tell the two apart; this table does,
+from the Go types of k8s.io/api 1.36. Numbers and booleans are pointers unless listed, strings the
+reverse.
 """
 
 from __future__ import annotations
@@ -74,7 +75,11 @@ PLAIN_BOOLEANS: dict[str, str] = {
     "scheduling.v1.PriorityClass": "globalDefault",
 }
 _POINTER_READ_ONLY = frozenset(
-    ("core.v1.AzureDiskVolumeSource", "core.v1.CSIVolumeSource", "core.v1.GlusterfsPersistentVolumeSource")
+    (
+        "core.v1.AzureDiskVolumeSource",
+        "core.v1.CSIVolumeSource",
+        "core.v1.GlusterfsPersistentVolumeSource",
+    )
 )
 
 POINTER_STRINGS: dict[str, str] = {

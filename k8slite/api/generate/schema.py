@@ -1,12 +1,13 @@
 """Makes `k8slite/api/data/schema.json.gz` out of Kubernetes' own definitions. A development tool.
 
 Inputs: the JSON schema of kubernetes-validate (a development dependency, Apache-2.0) and
-`generate/protobuf.json.gz` (field numbers of every message, from Kubernetes' generated.proto files).
-Run `python -m k8slite.api.generate.schema`; a test runs it and compares.
+`generate/protobuf.json.gz` (field numbers of every message, from Kubernetes' generated.proto
+files). Run `python -m k8slite.api.generate.schema`; a test runs it and compares.
 
 One entry per type, keyed by its short name ("core.v1.Container"):
   {"f": {json name: [form, numbers, extras?]}, "r": [required], "k": [group, version, kind]}
-form: "[" or "{" for a list or a map, then one of the codes of `SCALARS`, or "@" and a type's short name.
+form: "[" or "{" for a list or a map, then one of the codes of `SCALARS`, or "@" and a type's short
+  name.
 numbers: the protobuf numbers on the way to the field; two or more where Go embeds a struct.
 extras: lt list type, mk map keys, ps patch strategy, pk patch merge key, mt map type,
   E the Go names of the embedded structs, p 1 where a scalar's zero is kept.
@@ -93,7 +94,7 @@ def read_messages() -> dict[str, Any]:
 
 
 def field_numbers(messages: dict[str, Any], message: str, names: set[str]) -> dict[str, Any]:
-    """JSON name -> (numbers, Go names of embedded structs) of one message, embedded ones inlined."""
+    """JSON name -> (numbers, Go names of embedded structs); embedded messages are inlined."""
     found: dict[str, Any] = {}
     for proto_name, (number, _label, type_) in (messages.get(message) or {}).items():
         spelled = next((n for n in names if n.lower() == proto_name.lower()), None)
