@@ -1,0 +1,283 @@
+"""The images at hand: loaded from archives, or built in.
+
+Owns one directory, which all kubelets of a cluster on this machine share:
+
+    images/HEX.json       one image: names, configuration, layers from the lowest up
+    layers/HEX/           one unpacked layer, named by the digest of its tar
+    temporary/            what is being made; renamed into place when whole
+
+Every change is one rename, so that several processes may read and load at the same time. Nothing
+unpacked is ever written again: containers get an overlay on top.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from k8slite.kubelet.images.archive import Archive, BadArchive, ImageSource, open_archive
+from k8slite.kubelet.images.builtin import make_builtin
+from k8slite.kubelet.images.layers import unpack_layer
+from k8slite.kubelet.images.reference import Reference, parse_reference
+
+BUILTIN = "docker.io/library/busybox"
+
+
+@attrs.frozen
+class ImageConfig:
+    """What an image says about running it, as in the OCI image specification."""
+
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    working_dir: str = ""
+    user: str = ""
+    stop_signal: str = ""
+
+
+@attrs.frozen
+class StoredImage:
+    """`layers` are directories, the lowest first; `programs` go in front of PATH where a process
+    runs without the image's root (built-in image only)."""
+
+    id: str
+    digest: str
+    names: tuple[str, ...]
+    size_bytes: int
+    config: ImageConfig
+    layers: tuple[Path, ...]
+    programs: str = ""
+
+
+def config_of(document: dict[str, Any]) -> ImageConfig:
+    """The part of an image configuration we obey. Raises BadArchive on odd types."""
+    inner = document.get("config") or {}
+
+    def strings(key: str) -> tuple[str, ...]:
+        value = inner.get(key) or []
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise BadArchive(f"the image's configuration has {key} that is no list of strings")
+        return tuple(value)
+
+    def string(key: str) -> str:
+        value = inner.get(key) or ""
+        if not isinstance(value, str):
+            raise BadArchive(f"the image's configuration has {key} that is no string")
+        return value
+
+    return ImageConfig(
+        strings("Entrypoint"),
+        strings("Cmd"),
+        strings("Env"),
+        string("WorkingDir"),
+        string("User"),
+        string("StopSignal"),
+    )
+
+
+class ImageStore:
+    """All calls are synchronous file work; slow ones (`load`) belong in a thread."""
+
+    def __init__(self, directory: str | Path) -> None:
+        self._directory = Path(directory).absolute()
+        self._images = self._directory / "images"
+        self._layers = self._directory / "layers"
+        self._temporary = self._directory / "temporary"
+        for path in (self._images, self._layers, self._temporary):
+            path.mkdir(parents=True, exist_ok=True)
+        self._root = os.geteuid() == 0
+        self._cache: tuple[int, list[StoredImage]] | None = None
+        self._builtin: StoredImage | None = None
+
+    # ------------------------------------------------------------ reading
+
+    def list(self) -> list[StoredImage]:
+        """Loaded images, by name."""
+        stamp = self._images.stat().st_mtime_ns
+        if self._cache is None or self._cache[0] != stamp:
+            found = [self._read(path) for path in sorted(self._images.glob("*.json"))]
+            images = [image for image in found if image is not None]
+            self._cache = (stamp, sorted(images, key=lambda image: (image.names, image.id)))
+        return list(self._cache[1])
+
+    def _read(self, path: Path) -> StoredImage | None:
+        try:
+            stored = json.loads(path.read_text())
+        except FileNotFoundError:
+            return None  # removed while we looked
+        return StoredImage(
+            id=stored["id"],
+            digest=stored["digest"],
+            names=tuple(stored["names"]),
+            size_bytes=stored["size_bytes"],
+            config=config_of({"config": stored["config"]}),
+            layers=tuple(self._layers / name for name in stored["layers"]),
+        )
+
+    def resolve(self, text: str) -> StoredImage | None:
+        """The image of that name, digest or id. Raises InvalidReference."""
+        images = self.list()
+        for image in images:
+            if text in (image.id, image.id.removeprefix("sha256:")):
+                return image
+        reference = parse_reference(text)
+        for image in images:
+            if str(reference) in image.names:
+                return image
+            if reference.digest and reference.digest in (image.digest, image.id):
+                return image
+        if reference.repository == BUILTIN and not reference.digest:
+            return self.builtin(reference)
+        return None
+
+    def builtin(self, reference: Reference) -> StoredImage | None:
+        """The image made of this machine's own busybox; it answers to any tag."""
+        if self._builtin is None:
+            layer = make_builtin(self._layers, self._temporary)
+            self._builtin = StoredImage(
+                id=f"sha256:{layer.digest}",
+                digest="",
+                names=(),
+                size_bytes=layer.size_bytes,
+                config=ImageConfig(
+                    command=("sh",),
+                    env=("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",),
+                ),
+                layers=(layer.path,) if layer.is_root else (),
+                programs=str(layer.path / "bin"),
+            )
+        return attrs.evolve(self._builtin, names=(str(reference),))
+
+    # ------------------------------------------------------------ changing
+
+    def load(self, path: str | Path, *, name: str = "") -> list[StoredImage]:
+        """Load all images of an archive; `name` names one that has no name of its own.
+
+        Layers that are there already are not unpacked again. Raises OSError, BadArchive,
+        InvalidReference; then nothing has changed.
+        """
+        with open_archive(path) as archive:
+            sources = archive.images()
+            loaded = []
+            for source in sources:
+                given = source.names or ((name,) if name else ())
+                if not given:
+                    raise BadArchive(f"{path}: an image without a name; give it one with --name")
+                names = tuple(str(parse_reference(text)) for text in given)
+                loaded.append(self._load_image(archive, source, names))
+        return loaded
+
+    def _load_image(
+        self, archive: Archive, source: ImageSource, names: tuple[str, ...]
+    ) -> StoredImage:
+        config_of(source.config)  # refuse before unpacking
+        layers, size = [], 0
+        for layer in source.layers:
+            directory = self._layers / layer.diff_id.removeprefix("sha256:")[:32]
+            if not directory.exists():
+                with self._making() as temporary:
+                    with archive.open_layer(layer) as stream:
+                        if self._root:
+                            content = temporary / "content"
+                            content.mkdir(mode=0o755)
+                            amount = unpack_layer(stream, content, owners=True)
+                        else:
+                            # Without root there is no overlay to use it in: checked, not kept.
+                            amount = sum(
+                                m.size
+                                for m in tarfile.open(fileobj=stream, mode="r|")  # noqa: SIM115
+                            )
+                            (temporary / "content").mkdir()
+                    (directory.with_suffix(".size")).write_text(str(amount))
+                    self._place(temporary / "content", directory)
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                size += int(directory.with_suffix(".size").read_text())
+            layers.append(directory.name)
+        for other in self.list():  # a name moves to the newest image
+            if other.id != source.id and set(other.names) & set(names):
+                kept = tuple(n for n in other.names if n not in names)
+                self._write(attrs.evolve(other, names=kept), [p.name for p in other.layers])
+        mine = self._read(self._images / f"{source.id.removeprefix('sha256:')}.json")
+        merged = tuple(dict.fromkeys((*names, *(mine.names if mine else ()))))
+        image = StoredImage(
+            id=source.id,
+            digest=source.digest,
+            names=merged,
+            size_bytes=size,
+            config=config_of(source.config),
+            layers=tuple(self._layers / layer for layer in layers),
+        )
+        self._write(image, layers)
+        return image
+
+    def _write(self, image: StoredImage, layers: list[str]) -> None:
+        document = {
+            "id": image.id,
+            "digest": image.digest,
+            "names": image.names,
+            "size_bytes": image.size_bytes,
+            "layers": layers,
+            "config": {
+                "Entrypoint": image.config.entrypoint,
+                "Cmd": image.config.command,
+                "Env": image.config.env,
+                "WorkingDir": image.config.working_dir,
+                "User": image.config.user,
+                "StopSignal": image.config.stop_signal,
+            },
+        }
+        with self._making() as temporary:
+            (temporary / "image.json").write_text(json.dumps(document))
+            target = self._images / f"{image.id.removeprefix('sha256:')}.json"
+            os.replace(temporary / "image.json", target)
+
+    @contextlib.contextmanager
+    def _making(self) -> Any:
+        path = Path(tempfile.mkdtemp(dir=self._temporary))
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _place(self, made: Path, directory: Path) -> None:
+        with contextlib.suppress(FileExistsError):  # another process was first: same content
+            try:
+                made.rename(directory)
+            except OSError:
+                if not directory.exists():
+                    raise
+
+    def remove(self, text: str) -> bool:
+        """Forget a name, and the image with its last name; layers no image needs are deleted.
+
+        A running container keeps its overlay: call this for images that none uses.
+        """
+        image = next((i for i in self.list() if self._is_named(i, text)), None)
+        if image is None:
+            return False
+        gone = text if text in (image.id, image.id[7:]) else str(parse_reference(text))
+        kept = tuple(name for name in image.names if name != gone)
+        if kept and gone in image.names:
+            self._write(attrs.evolve(image, names=kept), [path.name for path in image.layers])
+            return True
+        (self._images / f"{image.id.removeprefix('sha256:')}.json").unlink(missing_ok=True)
+        self._cache = None
+        used = {layer for other in self.list() for layer in other.layers}
+        for layer in image.layers:
+            if layer not in used:
+                shutil.rmtree(layer, ignore_errors=True)
+                layer.with_suffix(".size").unlink(missing_ok=True)
+        return True
+
+    def _is_named(self, image: StoredImage, text: str) -> bool:
+        if text in (image.id, image.id.removeprefix("sha256:")):
+            return True
+        return str(parse_reference(text)) in image.names

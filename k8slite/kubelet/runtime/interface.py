@@ -1,0 +1,285 @@
+"""The seam between the kubelet and what runs containers, named after CRI's calls.
+
+Owns the words: configurations that go in, statuses that come out, errors. It may be imported by
+every runtime and by the pure cores. It never runs anything.
+
+Rules every runtime keeps (tests/kubelet/test_runtimes.py holds all of them to it):
+
+- Times are wall-clock seconds since 1970. Identifiers are opaque, unique and file-name safe.
+- `stop_*` and `remove_*` are idempotent: what is gone already is no error.
+- What runs goes on when the runtime's process ends, and is found again by the next one
+  (the `fake` runtime alone forgets: its containers are only timers).
+- Each change of a container is announced on `events` by its pod's uid. Announcements may be lost or
+  merged; who needs certainty lists again. The channel's bound is EVENTS_MAX: when it is full the
+  announcement is dropped, for the periodic listing repairs it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Protocol
+
+import attrs
+import trio
+
+EVENTS_MAX = 1024
+
+
+class RuntimeFailure(Exception):
+    """The runtime could not do what was asked; the text is for users."""
+
+
+class ImageMissing(RuntimeFailure):
+    """No such image here, and nowhere to get it from."""
+
+
+class ContainerNotFound(RuntimeFailure):
+    """No such container or sandbox."""
+
+
+class StartFailure(RuntimeFailure):
+    """The container's process could not be started (executable not found, bad directory)."""
+
+
+class ConfigFailure(RuntimeFailure):
+    """The container's configuration cannot be fulfilled here."""
+
+
+class ContainerState(enum.Enum):
+    CREATED = "created"
+    RUNNING = "running"
+    EXITED = "exited"
+
+
+@attrs.frozen
+class Resources:
+    """Limits of one container as the kernel knows them; 0 means none."""
+
+    cpu_shares: int = 0
+    cpu_quota_us: int = 0
+    cpu_period_us: int = 100_000
+    memory_bytes: int = 0
+    pids_max: int = 0
+    oom_score_adj: int = 0
+
+
+@attrs.frozen
+class Mount:
+    """One path of the machine shown inside the container."""
+
+    host_path: str
+    container_path: str
+    read_only: bool = False
+    propagation: str = "private"
+
+
+@attrs.frozen
+class Security:
+    """Who the process is and what it may do. None means: as the image says."""
+
+    user: int | None = None
+    group: int | None = None
+    supplemental_groups: tuple[int, ...] = ()
+    run_as_non_root: bool = False
+    privileged: bool = False
+    read_only_root: bool = False
+    no_new_privileges: bool = False
+    add_capabilities: tuple[str, ...] = ()
+    drop_capabilities: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class SandboxConfig:
+    """What a pod's sandbox is made from. `sysctls` are pairs of names and values."""
+
+    pod_uid: str
+    namespace: str
+    name: str
+    attempt: int = 0
+    hostname: str = ""
+    host_network: bool = False
+    host_pid: bool = False
+    host_ipc: bool = False
+    share_process_namespace: bool = False
+    annotations: Mapping[str, str] = attrs.field(factory=dict)
+    grace_seconds: int = 30
+    sysctls: tuple[tuple[str, str], ...] = ()
+
+
+@attrs.frozen
+class ContainerConfig:
+    """What a container is made from. `command` and `args` are empty where the image decides."""
+
+    name: str
+    image: str
+    attempt: int = 0
+    command: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+    working_dir: str = ""
+    env: tuple[tuple[str, str], ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    log_path: str = ""
+    resources: Resources = Resources()
+    security: Security = Security()
+    spec_hash: str = ""
+    init: bool = False
+    termination_message_file: str = ""
+
+
+@attrs.frozen
+class SandboxStatus:
+    id: str
+    pod_uid: str
+    namespace: str
+    name: str
+    attempt: int
+    ready: bool
+    created_at: float
+    ip: str = ""
+    host_network: bool = False
+    grace_seconds: int = 30
+
+
+@attrs.frozen
+class ContainerStatus:
+    """A container as found. `exit_code` means something only in state EXITED."""
+
+    id: str
+    sandbox_id: str
+    pod_uid: str
+    name: str
+    attempt: int
+    state: ContainerState
+    image: str
+    image_id: str
+    created_at: float
+    started_at: float = 0.0
+    finished_at: float = 0.0
+    exit_code: int = 0
+    signal: int = 0
+    reason: str = ""
+    message: str = ""
+    log_path: str = ""
+    spec_hash: str = ""
+    init: bool = False
+    termination_message_file: str = ""
+
+
+@attrs.frozen
+class Image:
+    """An image at hand. `id` is the digest of its configuration."""
+
+    id: str
+    names: tuple[str, ...]
+    size_bytes: int
+
+
+@attrs.frozen
+class ExecResult:
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
+@attrs.frozen
+class Features:
+    """What a runtime can do, so that the kubelet asks no more of it."""
+
+    mounts: bool
+    real_processes: bool
+    limits: bool
+
+
+class PodNetwork(Protocol):
+    """Gives each pod its address. Both calls are idempotent and remembered over restarts."""
+
+    async def attach(self, pod_id: str, netns: str | None) -> str:
+        """Connect the pod and give its address.
+
+        `netns` is the path of its network namespace (`/proc/PID/ns/net`), None where the runtime
+        makes none. The same pod gets the same address again. Raises NetworkFailure.
+        """
+        ...
+
+    async def detach(self, pod_id: str, netns: str | None) -> None:
+        """Give the address back; `netns` may be gone already. Unknown pods are no error."""
+        ...
+
+
+class NetworkFailure(RuntimeFailure):
+    """The pod could not be connected."""
+
+
+class Runtime(Protocol):
+    """Runs pods. See the module's rules."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def features(self) -> Features: ...
+
+    @property
+    def events(self) -> trio.MemoryReceiveChannel[str]:
+        """Uids of pods in which a container or sandbox changed."""
+        ...
+
+    async def run_pod_sandbox(self, config: SandboxConfig, network: PodNetwork) -> SandboxStatus:
+        """A ready sandbox, connected unless it is on the host's network."""
+        ...
+
+    async def stop_pod_sandbox(self, sandbox_id: str, network: PodNetwork) -> None: ...
+
+    async def remove_pod_sandbox(self, sandbox_id: str) -> None:
+        """Remove a stopped sandbox with all that was kept of its containers."""
+        ...
+
+    async def list_pod_sandbox(self, pod_uid: str | None = None) -> list[SandboxStatus]:
+        """The newest first."""
+        ...
+
+    async def create_container(self, sandbox_id: str, config: ContainerConfig) -> str:
+        """Raises ImageMissing, ContainerNotFound (no such sandbox), RuntimeFailure."""
+        ...
+
+    async def start_container(self, container_id: str) -> None:
+        """Raises StartFailure; the container is then EXITED with code 128, reason StartError."""
+        ...
+
+    async def stop_container(self, container_id: str, grace_seconds: float) -> None:
+        """Stop signal, grace, SIGKILL. Returns when it is EXITED."""
+        ...
+
+    async def remove_container(self, container_id: str) -> None: ...
+
+    async def list_containers(self, pod_uid: str | None = None) -> list[ContainerStatus]:
+        """The oldest first."""
+        ...
+
+    async def container_status(self, container_id: str) -> ContainerStatus:
+        """Raises ContainerNotFound."""
+        ...
+
+    async def exec_sync(self, container_id: str, command: tuple[str, ...]) -> ExecResult:
+        """Run a command inside. Cancelling kills it. Raises RuntimeFailure if it cannot start."""
+        ...
+
+    async def probe(self, container_id: str, kind: str) -> bool | None:
+        """What a runtime without real processes answers for a probe; None: probe it yourself."""
+        ...
+
+    def unsupported(self, config: ContainerConfig) -> tuple[str, ...]:
+        """What of this configuration the runtime will leave undone, in words for an event."""
+        ...
+
+    async def image_status(self, image: str) -> Image | None: ...
+
+    async def pull_image(self, image: str) -> Image:
+        """Raises RuntimeFailure with the reason."""
+        ...
+
+    async def list_images(self) -> list[Image]: ...

@@ -1,0 +1,177 @@
+"""Real containers, as root: OCI bundles run by runc (preferred) or crun.
+
+A sandbox is one small process that holds the pod's network, IPC and UTS namespaces. A container's
+root is an overlay on its image's layers, mounted in its shim's mount namespace: no mount is ever
+made in the machine's own. Limits are control groups below one group of the cluster's directory.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+
+from k8slite.kubelet.images.store import ImageStore, StoredImage
+from k8slite.kubelet.runtime import cgroups
+from k8slite.kubelet.runtime.bundle import make_bundle
+from k8slite.kubelet.runtime.command import command_of, environment_of, stop_signal_of
+from k8slite.kubelet.runtime.interface import (
+    ContainerConfig,
+    Features,
+    RuntimeFailure,
+    SandboxConfig,
+)
+from k8slite.kubelet.runtime.launcher import PATH
+from k8slite.kubelet.runtime.records import read_json, write_json
+from k8slite.kubelet.runtime.shimmed import Exec, SandboxView, ShimRuntime, open_shim_runtime
+from k8slite.kubelet.runtime.users import identity_of
+from raftkv.host import Host
+
+ENV = {"PATH": PATH}
+
+
+def find_oci() -> str:
+    """The OCI runtime to use. Raises RuntimeFailure when there is none."""
+    for name in ("runc", "crun"):
+        found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:{PATH}")
+        if found:
+            return found
+    raise RuntimeFailure(
+        "neither runc nor crun is installed; install runc, or use --runtime process"
+    )
+
+
+class OciBackend:
+    """Fulfils `Backend`."""
+
+    name = "oci"
+    features = Features(mounts=True, real_processes=True, limits=True)
+    sandbox_processes = True
+
+    def __init__(self, root_dir: Path, binary: str) -> None:
+        self._binary = binary
+        self._state = root_dir / "runtime" / "oci"
+        self._parent = cgroups.parent_of(root_dir)
+        self._oom_score_adj_min = int(Path("/proc/self/oom_score_adj").read_text())
+        first = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True)
+        words = first.stdout.split("\n")[0].split()
+        self.version = f"{words[0]}-{words[-1]}"
+
+    def sandbox(self, directory: Path, config: SandboxConfig) -> dict[str, Any]:
+        return {
+            "dir": str(directory),
+            "hostname": config.hostname[:63],
+            "host_network": config.host_network,
+            "host_ipc": config.host_ipc,
+            "sysctls": list(config.sysctls),
+        }
+
+    def container(
+        self, directory: Path, config: ContainerConfig, sandbox: SandboxView, image: StoredImage
+    ) -> dict[str, Any]:
+        if not image.layers:
+            raise RuntimeFailure(
+                f"image {config.image} has no root file system for a container"
+                + (" (busybox-static is not installed)" if image.programs else "")
+            )
+        for name in ("rootfs", "upper", "work"):
+            (directory / name).mkdir(mode=0o755)
+        group = f"{self._parent}/pod{sandbox.config.pod_uid}/{directory.name}"
+        env = environment_of(config, image.config, hostname=sandbox.config.hostname)
+        env.setdefault("PATH", PATH)
+        bundle = make_bundle(
+            config,
+            argv=command_of(config, image.config),
+            env=env,
+            cwd=config.working_dir or image.config.working_dir or "/",
+            identity=identity_of(config.security, image.config.user, image.layers),
+            namespaces_pid=sandbox.pid,
+            host_pid=sandbox.config.host_pid,
+            cgroup=group,
+            oom_score_adj_min=self._oom_score_adj_min,
+        )
+        write_json(directory / "config-oci.json", bundle)
+        bundle_dir = directory / "bundle"
+        bundle_dir.mkdir()
+        (directory / "config-oci.json").rename(bundle_dir / "config.json")
+        (directory / "rootfs").rename(bundle_dir / "rootfs")
+        lower = ":".join(_escape(path) for path in reversed(image.layers))
+        return {
+            "cwd": "/",
+            "stop_signal": stop_signal_of(image.config),
+            "overlay": {
+                "lower": lower,
+                "upper": _escape(directory / "upper"),
+                "work": _escape(directory / "work"),
+                "target": str(bundle_dir / "rootfs"),
+            },
+            "unmount": self._hidden(),
+            "oom_files": cgroups.oom_files(group),
+            "oci": self._commands(directory, bundle_dir),
+        }
+
+    def _hidden(self) -> list[str]:
+        """crun refuses a version 2 tree beside version 1 ones: it must not see it."""
+        hybrid = cgroups.HYBRID.is_dir() and "crun" in Path(self._binary).name
+        return [str(cgroups.HYBRID)] if hybrid else []
+
+    def _commands(self, directory: Path, bundle: Path) -> dict[str, Any]:
+        log = str(directory / "oci.log")
+        pid_file = str(directory / "pid")
+        base = [self._binary, "--root", str(self._state), "--log", log, "--log-format", "json"]
+        name = directory.name
+        create = ["create", "--bundle", str(bundle), "--pid-file", pid_file]
+        return {
+            "env": ENV,
+            "log": log,
+            "pid_file": pid_file,
+            "create": [*base, *create, name],
+            "start": [*base, "start", name],
+            "delete": [*base, "delete", "--force", name],
+        }
+
+    def exec(self, directory: Path, command: tuple[str, ...]) -> Exec:
+        pid_file = directory / f"exec-{os.urandom(6).hex()}.pid"
+        spec = read_json(directory / "shim.json")
+        base = spec["oci"]["create"][:3]
+        argv = (*base, "exec", "--pid-file", str(pid_file), directory.name, *command)
+        return Exec(argv, ENV, str(directory), str(pid_file))
+
+    def unsupported(self, config: ContainerConfig) -> tuple[str, ...]:
+        return ()
+
+    def forget(self, directory: Path) -> None:
+        spec = read_json(directory / "shim.json")
+        if spec is not None and not (directory / "exit.json").exists():
+            subprocess.run(spec["oci"]["delete"], env=ENV, capture_output=True, check=False)
+
+    def forget_pod(self, pod_uid: str) -> None:
+        cgroups.remove_groups(f"{self._parent}/pod{pod_uid}")
+
+
+def _escape(path: Path) -> str:
+    """A path for overlayfs's options, in which colons and commas have a meaning."""
+    return str(path).replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
+
+
+@asynccontextmanager
+async def open_oci_runtime(
+    root_dir: str | Path, host: Host, images: ImageStore, *, binary: str = ""
+) -> AsyncGenerator[ShimRuntime]:
+    """The `oci` runtime with its state in `ROOT_DIR/runtime`; needs root.
+
+    Raises RuntimeFailure when no OCI runtime is installed or the user is not root.
+    """
+    if os.geteuid() != 0:
+        raise RuntimeFailure("the oci runtime needs root; use --runtime process without")
+    backend = OciBackend(Path(root_dir).absolute(), binary or find_oci())
+    async with open_shim_runtime(root_dir, host, images, backend) as runtime:
+        yield runtime
+
+
+__all__ = ["OciBackend", "find_oci", "open_oci_runtime"]

@@ -1,0 +1,506 @@
+"""A runtime whose containers each have a shim: what `process` and `oci` have in common.
+
+Owns the runtime's directory (see `records`) and a table of it in memory; only this object changes
+either, while shims write their own `state.json` and `exit.json`. A `Backend` says how a sandbox and
+a container are made; everything about their lives is here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import attrs
+import trio
+
+from k8slite.kubelet.images.store import ImageStore, StoredImage
+from k8slite.kubelet.runtime.interface import (
+    EVENTS_MAX,
+    ContainerConfig,
+    ContainerNotFound,
+    ContainerState,
+    ContainerStatus,
+    ExecResult,
+    Features,
+    Image,
+    ImageMissing,
+    PodNetwork,
+    RuntimeFailure,
+    SandboxConfig,
+    SandboxStatus,
+    StartFailure,
+)
+from k8slite.kubelet.runtime.launcher import Launcher, open_launcher
+from k8slite.kubelet.runtime.records import (
+    alive,
+    container_to_json,
+    follow,
+    read_container,
+    read_json,
+    read_sandbox,
+    sandbox_from_json,
+    sandbox_to_json,
+    write_json,
+)
+from raftkv.host import Host
+
+log = logging.getLogger(__name__)
+
+LOG_SIZE_MAX = 10 * 1024 * 1024  # Kubernetes' containerLogMaxSize and containerLogMaxFiles
+LOG_FILES_MAX = 5
+EXEC_OUTPUT_MAX = 1024 * 1024
+POLL_SECONDS = 1.0  # how often a stop looks for itself, should the shim's word be lost
+
+
+@attrs.frozen
+class Exec:
+    """How to run a command inside a container."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    cwd: str
+    pid_file: str = ""  # who runs inside, where `argv` only asks for it
+
+
+class Backend(Protocol):
+    """What one kind of container needs. The calls run in a thread; they may touch files."""
+
+    name: str
+    version: str
+    features: Features
+    sandbox_processes: bool
+
+    def sandbox(self, directory: Path, config: SandboxConfig) -> dict[str, Any]:
+        """What `shim.json` says about the sandbox (used if it has a process)."""
+        ...
+
+    def container(
+        self, directory: Path, config: ContainerConfig, sandbox: SandboxView, image: StoredImage
+    ) -> dict[str, Any]:
+        """What `shim.json` says about the container. Raises RuntimeFailure."""
+        ...
+
+    def exec(self, directory: Path, command: tuple[str, ...]) -> Exec: ...
+
+    def unsupported(self, config: ContainerConfig) -> tuple[str, ...]: ...
+
+    def forget(self, directory: Path) -> None:
+        """Before a container's directory is removed."""
+        ...
+
+    def forget_pod(self, pod_uid: str) -> None:
+        """Before a sandbox's directory is removed."""
+        ...
+
+
+@attrs.frozen
+class SandboxView:
+    """A sandbox as a backend sees it. `pid` 0: no process holds namespaces."""
+
+    id: str
+    config: SandboxConfig
+    pid: int
+    ip: str
+
+
+class ShimRuntime:
+    """Fulfils `Runtime`. Made by `open_shim_runtime`."""
+
+    def __init__(
+        self, directory: Path, host: Host, images: ImageStore, backend: Backend, launcher: Launcher
+    ) -> None:
+        self._sandbox_root = directory / "sandboxes"
+        self._container_root = directory / "containers"
+        self._host = host
+        self._images = images
+        self._backend = backend
+        self._launcher = launcher
+        self._announce, self.events = trio.open_memory_channel[str](EVENTS_MAX)
+        self._sandboxes: dict[str, SandboxStatus] = {}
+        self._containers: dict[str, ContainerStatus] = {}
+        self._exits: dict[str, trio.Event] = {}
+
+    @property
+    def name(self) -> str:
+        return self._backend.name
+
+    @property
+    def version(self) -> str:
+        return self._backend.version
+
+    @property
+    def features(self) -> Features:
+        return self._backend.features
+
+    # ------------------------------------------------------------ reading what is there
+
+    def load(self) -> None:
+        """Fill the table from the directory: whatever a former kubelet has left running."""
+        for path in sorted(self._sandbox_root.iterdir()):
+            sandbox = read_sandbox(path, needs_process=self._backend.sandbox_processes)
+            if sandbox is None:
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                self._sandboxes[sandbox.id] = sandbox
+        self._sandboxes = dict(sorted(self._sandboxes.items(), key=lambda item: item[1].created_at))
+        found = []
+        for path in sorted(self._container_root.iterdir()):
+            stored = read_json(path / "config.json")
+            sandbox = None if stored is None else self._sandboxes.get(stored["sandbox_id"])
+            status = sandbox and read_container(path, sandbox.pod_uid, self._host.now())
+            if not status:
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                found.append(status)
+        for status in sorted(found, key=lambda status: status.created_at):
+            self._containers[status.id] = status
+            self._exits[status.id] = trio.Event()
+            self._note(status.id, status)
+
+    def _changed(self, pod_uid: str) -> None:
+        with contextlib.suppress(trio.WouldBlock):  # the bound's rule: dropped, listing repairs
+            self._announce.send_nowait(pod_uid)
+
+    def _note(self, container_id: str, status: ContainerStatus) -> None:
+        """Enter a status in the table, tell who waits and who listens."""
+        before = self._containers.get(container_id)
+        self._containers[container_id] = status
+        if status.state is ContainerState.EXITED:
+            self._exits[container_id].set()
+        if before is None or before.state is not status.state:
+            self._changed(status.pod_uid)
+
+    def _refresh(self, container_id: str) -> ContainerStatus:
+        status = self._containers[container_id]
+        if status.state is not ContainerState.EXITED:
+            status = follow(status, self._container_root / container_id, self._host.now())
+            self._note(container_id, status)
+        return status
+
+    def refresh(self, container_id: str) -> None:
+        """A shim has announced something."""
+        if container_id in self._containers:
+            self._refresh(container_id)
+
+    # ------------------------------------------------------------ sandboxes
+
+    async def run_pod_sandbox(self, config: SandboxConfig, network: PodNetwork) -> SandboxStatus:
+        sandbox_id = f"{self._host.rng.getrandbits(256):064x}"
+        directory = self._sandbox_root / sandbox_id
+        directory.mkdir(parents=True)
+        write_json(directory / "config.json", sandbox_to_json(config, self._host.now()))
+        pid = 0
+        try:
+            if self._backend.sandbox_processes:
+                spec = await trio.to_thread.run_sync(self._backend.sandbox, directory, config)
+                write_json(directory / "shim.json", spec)
+                pid = await self._launcher.launch("sandbox", directory)
+            ip = ""
+            if not config.host_network:
+                ip = await network.attach(config.pod_uid, f"/proc/{pid}/ns/net" if pid else None)
+        except BaseException:
+            self._end_sandbox(directory)
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+        write_json(directory / "address.json", {"ip": ip})
+        status = read_sandbox(directory, needs_process=self._backend.sandbox_processes)
+        if status is None or not status.ready:
+            raise RuntimeFailure(
+                f"the sandbox of pod {config.namespace}/{config.name} died at once"
+            )
+        self._sandboxes[sandbox_id] = status
+        self._changed(config.pod_uid)
+        return status
+
+    def _end_sandbox(self, directory: Path) -> None:
+        state = read_json(directory / "state.json")
+        if state is not None and alive(state["pid"], state["start"]):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(state["pid"], signal.SIGKILL)
+
+    async def stop_pod_sandbox(self, sandbox_id: str, network: PodNetwork) -> None:
+        status = self._sandboxes.get(sandbox_id)
+        if status is None:
+            return
+        for container in list(self._containers.values()):
+            if container.sandbox_id == sandbox_id:
+                await self.stop_container(container.id, 0)
+        await self._bury_lost(sandbox_id)
+        directory = self._sandbox_root / sandbox_id
+        if not (directory / "stopped").exists():
+            state = read_json(directory / "state.json")
+            if not status.host_network:
+                netns = f"/proc/{state['pid']}/ns/net" if state else None
+                await network.detach(status.pod_uid, netns)
+            self._end_sandbox(directory)
+            (directory / "stopped").touch()
+        self._sandboxes[sandbox_id] = attrs.evolve(status, ready=False)
+        self._changed(status.pod_uid)
+
+    async def remove_pod_sandbox(self, sandbox_id: str) -> None:
+        status = self._sandboxes.get(sandbox_id)
+        if status is None:
+            return
+        for container in list(self._containers.values()):
+            if container.sandbox_id == sandbox_id:
+                await self.remove_container(container.id)
+        directory = self._sandbox_root / sandbox_id
+        self._end_sandbox(directory)
+        await trio.to_thread.run_sync(self._backend.forget_pod, status.pod_uid)
+        await trio.to_thread.run_sync(lambda: shutil.rmtree(directory, ignore_errors=True))
+        self._sandboxes.pop(sandbox_id, None)
+        self._changed(status.pod_uid)
+
+    async def list_pod_sandbox(self, pod_uid: str | None = None) -> list[SandboxStatus]:
+        if self._backend.sandbox_processes:
+            for status in list(self._sandboxes.values()):
+                if status.ready and pod_uid in (None, status.pod_uid):
+                    again = read_sandbox(self._sandbox_root / status.id, needs_process=True)
+                    if again is not None and not again.ready:
+                        self._sandboxes[status.id] = again
+                        self._changed(status.pod_uid)
+        found = [s for s in self._sandboxes.values() if pod_uid in (None, s.pod_uid)]
+        return found[::-1]
+
+    # ------------------------------------------------------------ containers
+
+    async def _bury_lost(self, sandbox_id: str) -> None:
+        """End what may be left of containers whose shim died without a last word."""
+        for status in list(self._containers.values()):
+            directory = self._container_root / status.id
+            if (
+                status.sandbox_id == sandbox_id
+                and status.state is ContainerState.EXITED
+                and not (directory / "exit.json").exists()
+            ):
+                await trio.to_thread.run_sync(self._backend.forget, directory)
+                last = {"exit_code": status.exit_code, "reason": status.reason}
+                last["message"] = status.message
+                times = {"started_at": status.started_at, "finished_at": status.finished_at}
+                if directory.exists():
+                    write_json(directory / "exit.json", {**last, **times})
+
+    async def create_container(self, sandbox_id: str, config: ContainerConfig) -> str:
+        status = self._sandboxes.get(sandbox_id)
+        if status is None or not status.ready:
+            raise ContainerNotFound(f"sandbox {sandbox_id} is not ready")
+        await self._bury_lost(sandbox_id)
+        image = self._images.resolve(config.image)
+        if image is None:
+            raise ImageMissing(f"image {config.image} is not on this node")
+        sandbox_directory = self._sandbox_root / sandbox_id
+        state = read_json(sandbox_directory / "state.json")
+        stored, _ = sandbox_from_json(read_json(sandbox_directory / "config.json"))
+        view = SandboxView(sandbox_id, stored, state["pid"] if state else 0, status.ip)
+        container_id = f"{self._host.rng.getrandbits(256):064x}"
+        directory = self._container_root / container_id
+        directory.mkdir(parents=True)
+        try:
+            Path(config.log_path).parent.mkdir(parents=True, exist_ok=True)
+            spec = await trio.to_thread.run_sync(
+                self._backend.container, directory, config, view, image
+            )
+        except (OSError, RuntimeFailure, trio.Cancelled) as error:
+            shutil.rmtree(directory, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise RuntimeFailure(f"cannot prepare the container: {error}") from error
+            raise
+        spec.update(
+            id=container_id,
+            dir=str(directory),
+            log_path=config.log_path,
+            log_size_max=LOG_SIZE_MAX,
+            log_files_max=LOG_FILES_MAX,
+        )
+        write_json(directory / "shim.json", spec)
+        write_json(
+            directory / "config.json",
+            {
+                "config": container_to_json(config),
+                "sandbox_id": sandbox_id,
+                "image_id": image.id,
+                "created_at": self._host.now(),
+            },
+        )
+        created = read_container(directory, status.pod_uid, self._host.now())
+        assert created is not None, "what was just written can be read"
+        self._exits[container_id] = trio.Event()
+        self._note(container_id, created)
+        return container_id
+
+    async def start_container(self, container_id: str) -> None:
+        status = await self.container_status(container_id)
+        assert status.state is ContainerState.CREATED, "a container starts once"
+        try:
+            await self._launcher.launch("container", self._container_root / container_id)
+        except RuntimeFailure as failure:
+            self._refresh(container_id)
+            raise StartFailure(str(failure)) from None
+        self._refresh(container_id)
+
+    def _signal(self, container_id: str, number: signal.Signals) -> None:
+        state = read_json(self._container_root / container_id / "state.json")
+        if state is not None and alive(state["shim"], state["shim_start"]):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(state["shim"], number)
+
+    async def stop_container(self, container_id: str, grace_seconds: float) -> None:
+        status = self._containers.get(container_id)
+        if status is None or self._refresh(container_id).state is not ContainerState.RUNNING:
+            return
+        if grace_seconds > 0:
+            self._signal(container_id, signal.SIGTERM)
+            with trio.move_on_after(grace_seconds):
+                await self._wait_exit(container_id)
+                return
+        self._signal(container_id, signal.SIGUSR1)
+        await self._wait_exit(container_id)
+
+    async def _wait_exit(self, container_id: str) -> None:
+        exited = self._exits[container_id]
+        while not exited.is_set():
+            with trio.move_on_after(POLL_SECONDS):
+                await exited.wait()
+            if container_id not in self._containers:
+                return
+            self._refresh(container_id)
+
+    async def remove_container(self, container_id: str) -> None:
+        await self.stop_container(container_id, 0)
+        status = self._containers.get(container_id)
+        if status is None:
+            return
+        directory = self._container_root / container_id
+        await trio.to_thread.run_sync(self._backend.forget, directory)
+        await trio.to_thread.run_sync(lambda: shutil.rmtree(directory, ignore_errors=True))
+        if self._containers.pop(container_id, None) is not None:
+            self._exits.pop(container_id).set()
+            self._changed(status.pod_uid)
+
+    async def list_containers(self, pod_uid: str | None = None) -> list[ContainerStatus]:
+        for status in list(self._containers.values()):
+            if pod_uid in (None, status.pod_uid) and status.state is ContainerState.RUNNING:
+                self._refresh(status.id)
+        return [c for c in self._containers.values() if pod_uid in (None, c.pod_uid)]
+
+    async def container_status(self, container_id: str) -> ContainerStatus:
+        if container_id not in self._containers:
+            raise ContainerNotFound(f"no container {container_id}")
+        return self._refresh(container_id)
+
+    async def exec_sync(self, container_id: str, command: tuple[str, ...]) -> ExecResult:
+        status = await self.container_status(container_id)
+        if status.state is not ContainerState.RUNNING:
+            raise ContainerNotFound(f"container {status.name} is not running")
+        how = self._backend.exec(self._container_root / container_id, command)
+        return await run_command(how)
+
+    async def probe(self, container_id: str, kind: str) -> bool | None:
+        return None
+
+    def unsupported(self, config: ContainerConfig) -> tuple[str, ...]:
+        return self._backend.unsupported(config)
+
+    # ------------------------------------------------------------ images
+
+    async def image_status(self, image: str) -> Image | None:
+        found = self._images.resolve(image)
+        return None if found is None else Image(found.id, found.names, found.size_bytes)
+
+    async def pull_image(self, image: str) -> Image:
+        found = await self.image_status(image)
+        if found is None:
+            raise RuntimeFailure(
+                f'image "{image}" is not on this node and there is no registry to pull from; '
+                "load it with: k8slite image load FILE"
+            )
+        return found
+
+    async def list_images(self) -> list[Image]:
+        return [Image(i.id, i.names, i.size_bytes) for i in self._images.list()]
+
+
+async def run_command(how: Exec) -> ExecResult:
+    """Run a command in a session of its own; when cancelled, kill that whole session.
+
+    Of each stream EXEC_OUTPUT_MAX bytes are kept; the rest is read and dropped.
+    """
+    try:
+        process = await trio.lowlevel.open_process(
+            list(how.argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=how.env,
+            cwd=how.cwd,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise RuntimeFailure(f'exec: "{how.argv[0]}": {error.strerror}') from None
+    output = {"stdout": bytearray(), "stderr": bytearray()}
+
+    async def collect(stream: trio.abc.ReceiveStream | None, into: bytearray) -> None:
+        assert stream is not None
+        async with stream:
+            async for chunk in stream:
+                into += chunk[: EXEC_OUTPUT_MAX - len(into)]
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(collect, process.stdout, output["stdout"])
+            nursery.start_soon(collect, process.stderr, output["stderr"])
+            code = await process.wait()
+            with trio.move_on_after(POLL_SECONDS):  # a child left behind may hold the pipes
+                while nursery.child_tasks:
+                    await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+    finally:
+        if process.returncode is None and how.pid_file:
+            with contextlib.suppress(OSError, ValueError):
+                os.kill(int(Path(how.pid_file).read_text()), signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with trio.CancelScope(shield=True):
+            await process.wait()
+    code = 128 - code if code < 0 else code
+    return ExecResult(code, bytes(output["stdout"]), bytes(output["stderr"]))
+
+
+async def _listen(runtime: ShimRuntime, sock: trio.socket.SocketType) -> None:
+    while True:
+        runtime.refresh((await sock.recv(256)).decode())
+
+
+@asynccontextmanager
+async def open_shim_runtime(
+    root_dir: str | Path, host: Host, images: ImageStore, backend: Backend
+) -> AsyncGenerator[ShimRuntime]:
+    """The runtime in `ROOT_DIR/runtime`, with all that runs there already.
+
+    Leaving it stops nothing: containers end by `stop_*`, or by `cleanup.cleanup`.
+    """
+    directory = Path(root_dir).absolute() / "runtime"
+    for name in ("sandboxes", "containers"):
+        (directory / name).mkdir(parents=True, exist_ok=True)
+    (directory / "events.sock").unlink(missing_ok=True)
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_DGRAM)
+    try:  # through /proc, for a socket's path has at most 108 bytes and ours may be longer
+        await sock.bind(f"/proc/self/fd/{handle}/events.sock")
+    finally:
+        os.close(handle)
+    with sock:
+        async with open_launcher(directory) as launcher, trio.open_nursery() as nursery:
+            runtime = ShimRuntime(directory, host, images, backend, launcher)
+            runtime.load()
+            nursery.start_soon(_listen, runtime, sock)
+            yield runtime
+            nursery.cancel_scope.cancel()
