@@ -1,8 +1,8 @@
 """What clients asked and what they were told: the raw material of the checkers.
 
 An operation has a time of call and, if it was answered, one of return. Its outcome is `ok`,
-`failed` (certainly without effect) or `unknown` (it may take effect at any time after its call, or never).
-Values written are unique, so that a value read names its write.
+`failed` (certainly without effect) or `unknown` (it may take effect at any time after its call, or
+never). Values written are unique, so that a value read names its write.
 """
 
 from __future__ import annotations

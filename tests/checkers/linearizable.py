@@ -9,6 +9,7 @@ An operation without an answer may come last, which is as good as never.
 from __future__ import annotations
 
 import math
+
 from tests.checkers.history import History, Operation, Outcome
 
 __all__ = ["NotLinearizable", "check_linearizable"]
