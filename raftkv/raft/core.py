@@ -93,7 +93,10 @@ class Core:
         self.after_sync: list[Message] = []
         self.snapshot_unsaved = False
         self.outstanding_ticks = 0
-        assert self.log.last_term <= self.term, "the log is of a later term than the hard state"
+        if self.log.last_term > self.term:
+            # A write torn between entries and hard state. No vote of that term can have left this
+            # member: it would have been on the disk before.
+            self.term, self.vote = self.log.last_term, 0
         if restored.empty and voters:
             self._bootstrap(Configuration(tuple(sorted(set(voters)))))
         self.draw_election_timeout()

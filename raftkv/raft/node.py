@@ -234,12 +234,17 @@ class RaftNode:
         """The state machine holds everything up to `index`."""
         self._core.log.applied_to(index)
 
-    def snapshot_meta(self, index: int) -> SnapshotMeta:
-        """What a snapshot of the state machine at `index` (applied, not compacted) stands for."""
+    def snapshot_meta(self, index: int) -> SnapshotMeta | None:
+        """What a snapshot of the state machine at `index` (applied) stands for.
+
+        None: the log begins later already, as the leader's snapshot has arrived and is about to
+        replace the state machine; a snapshot would be of no use.
+        """
         core = self._core
-        term = core.log.term_at(index)
-        assert term is not None
         assert index <= core.log.applied
+        term = core.log.term_at(index)
+        if term is None:
+            return None
         configuration = core.history.at(index)
         return SnapshotMeta(index, term, configuration.voters, configuration.learners)
 
