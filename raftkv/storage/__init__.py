@@ -1,0 +1,1 @@
+"""What survives a crash: the write-ahead log and the snapshot files, over a `Disk`."""
