@@ -158,8 +158,17 @@ class Core:
 
     @property
     def promotable(self) -> bool:
-        """A learner, a stranger, or one whose snapshot is not saved yet must not campaign."""
-        return self.id in self.configuration.voters and not self.snapshot_unsaved
+        """A learner, a stranger, or one whose snapshot is not saved yet must not campaign.
+
+        But a voter whose removal is in its log and not committed must (thesis 4.2.2): it may be
+        the only one whose log is complete, and the others cannot be elected without its vote. It
+        then leads without counting itself, until its removal is committed.
+        """
+        if self.snapshot_unsaved:
+            return False
+        if self.id in self.configuration.voters:
+            return True
+        return self.id in self.history.at(self.log.commit).voters
 
     @property
     def alone(self) -> bool:

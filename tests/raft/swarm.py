@@ -23,19 +23,18 @@ from raftkv.raft import (
     ChangeRefused,
     Effects,
     Entry,
-    HardState,
     InstallSnapshot,
     Message,
     NotLeader,
     ProposalDropped,
     RaftConfig,
     RaftNode,
-    Restored,
     Role,
     Snapshot,
     TransferRefused,
 )
 from raftkv.raft.membership import Change, ChangeKind
+from tests.raft.disk import Disk
 from tests.raft.invariants import Oracle
 
 SAFETY_TICKS = 400
@@ -91,57 +90,6 @@ class World:
             pre_vote=rng.random() < 0.85,
             check_quorum=rng.random() < 0.85,
         )
-
-
-@attrs.define
-class Disk:
-    """What survives a crash of one member."""
-
-    hard_state: HardState = attrs.Factory(HardState)
-    snapshot: Snapshot | None = None
-    entries: list[Entry] = attrs.Factory(list)
-
-    def write(self, effects: Effects) -> None:
-        if effects.snapshot is not None:
-            self.snapshot = effects.snapshot
-            self.entries = []
-        if effects.hard_state is not None:
-            self.hard_state = effects.hard_state
-        if effects.entries:
-            first = effects.entries[0].index
-            self.entries = [e for e in self.entries if e.index < first] + effects.entries
-
-    def write_torn(self, effects: Effects, rng: random.Random) -> None:
-        """The crash came during the write: some part of the batch is there, entries last to
-        first lost, and none of them without the snapshot that they follow."""
-        snapshot = effects.snapshot if rng.random() < 0.5 else None
-        cut = rng.randint(0, len(effects.entries)) if snapshot is effects.snapshot else 0
-        self.write(
-            attrs.evolve(
-                effects,
-                snapshot=snapshot,
-                hard_state=effects.hard_state if rng.random() < 0.5 else None,
-                entries=effects.entries[:cut],
-            )
-        )
-
-    @property
-    def last_index(self) -> int:
-        if self.entries:
-            return self.entries[-1].index
-        return self.snapshot.meta.index if self.snapshot else 0
-
-    def compact(self, snapshot: Snapshot, keep_behind: int) -> None:
-        if self.snapshot is None or snapshot.meta.index > self.snapshot.meta.index:
-            self.snapshot = snapshot
-            first = snapshot.meta.index - keep_behind
-            self.entries = [e for e in self.entries if e.index > first]
-
-    def restored(self) -> Restored:
-        snapshot = self.snapshot
-        applied = snapshot.meta.index if snapshot else 0
-        meta = snapshot.meta if snapshot else None
-        return Restored(self.hard_state, meta, list(self.entries), applied)
 
 
 class Member:
