@@ -155,9 +155,12 @@ def _branch(ops: Command) -> None:
     puts: dict[bytes, None] = {}
     deletes: list[tuple[bytes, bytes | None]] = []
     for op in ops:
-        if not isinstance(op, list | tuple) or not op or op[0] not in IN_TXN:
+        if not isinstance(op, list | tuple) or not op or type(op[0]) is not str:
+            raise InvalidRequest("an operation in a txn is a list that begins with its name")
+        check = IN_TXN.get(op[0])
+        if check is None:
             raise InvalidRequest("an operation in a txn is a put, a delete or a range")
-        IN_TXN[op[0]](op)
+        check(op)
         if op[0] == "put":
             if op[1] in puts:
                 raise DuplicateKey
