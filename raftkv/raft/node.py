@@ -142,9 +142,13 @@ class RaftNode:
     def read_index(self, read_id: int) -> None:
         """Ask for a linearizable read: `reads` or `failed_reads` will hold the id.
 
-        Never use an id twice. Raises NotLeader, ProposalDropped (too many are waiting).
+        Ids must grow: one used twice could be confirmed by what came before its second use
+        (etcd#20418). Raises NotLeader, ProposalDropped (too many are waiting).
         """
+        reads = self._core.reads
+        assert read_id > reads.last_id, f"read id {read_id} was used before"
         leader.read_index(self._core, read_id)
+        reads.last_id = read_id
 
     def campaign(self) -> None:
         """Stand for election now, if this member may."""

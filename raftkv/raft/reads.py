@@ -15,10 +15,20 @@ __all__ = ["Reads"]
 
 
 class Reads:
-    __slots__ = ("_fresh", "_rounds", "_waiting", "failed", "pending", "ready", "sequence")
+    __slots__ = (
+        "_fresh",
+        "_rounds",
+        "_waiting",
+        "failed",
+        "last_id",
+        "pending",
+        "ready",
+        "sequence",
+    )
 
     def __init__(self) -> None:
         self.sequence = 0
+        self.last_id = 0
         self.pending = 0  # requests between arrival and `ready` or `failed`
         self._waiting: list[int] = []  # until the leader commits an entry of its own term
         self._fresh: list[tuple[int, int]] = []  # (read_id, index) without a round yet

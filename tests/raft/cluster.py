@@ -149,6 +149,16 @@ class Cluster:
         assert self.nodes[id_].role is Role.LEADER
         return self.nodes[id_]
 
+    def take_over(self, id_: int) -> RaftNode:
+        """Elect a member although another one leads: the followers' leases have run out."""
+        for node in self.nodes.values():
+            if node.role is Role.FOLLOWER:
+                node._core.election_elapsed = node._core.config.election_ticks
+        return self.elect(id_)
+
+    def role(self, id_: int) -> Role:
+        return self.nodes[id_].role
+
     def propose(self, id_: int, *items: bytes) -> None:
         for data in items:
             self.nodes[id_].propose(data)
