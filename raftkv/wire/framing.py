@@ -27,6 +27,7 @@ __all__ = [
     "frame",
     "join_messages",
     "pack",
+    "pack_array_header",
     "unpack",
 ]
 
@@ -67,16 +68,14 @@ def join_messages(packed: Sequence[bytes]) -> bytes:
 
     With it the bytes of one event can go to any number of watchers without being packed again.
     """
-    count = len(packed)
-    head = bytes((0x90 | count,)) if count < 16 else b"\xdd" + count.to_bytes(4, "big")
+    head = pack_array_header(len(packed))
     size = len(head) + sum(map(len, packed))
     return b"".join((size.to_bytes(HEADER_BYTES, "big"), head, *packed))
 
 
-def array_header(count: int) -> bytes:
-    """The msgpack bytes that announce an array of `count` (< 16) items."""
-    assert count < 16
-    return bytes((0x90 | count,))
+def pack_array_header(count: int) -> bytes:
+    """The msgpack bytes that announce an array of `count` items."""
+    return bytes((0x90 | count,)) if count < 16 else b"\xdd" + count.to_bytes(4, "big")
 
 
 class FrameReader:

@@ -13,15 +13,15 @@ unique among its requests in flight; any number may be in flight, and replies co
 | `txn` | compares, success ops, failure ops | `[revision, succeeded, results]` |
 | `compact` | revision | `[revision]` |
 | `lease_grant` | id (0: server chooses), ttl in s | `[revision, id, ttl]` |
-| `lease_revoke` | id | `[revision, deleted]` |
-| `range` | key, end, limit, revision, options | `[revision, count, more, kvs]` |
+| `lease_revoke` | id | `[revision]` |
+| `range` | key, end, limit, revision, options | `[kvs, count, more, revision]` |
 | `revision` | | `[revision]`, linearizable |
 | `lease_keep_alive` | id | `[revision, ttl]` |
 | `lease_time_to_live` | id, want_keys | `[revision, ttl left or -1, granted ttl, keys]` |
 | `leases` | | `[revision, ids]` |
 | `watch` | watch id, key, end, start revision, options | `[revision]`: created |
 | `watch_cancel` | watch id | `[revision]`: no push of that watch comes after it |
-| `watch_progress` | | `[revision]`; a progress push to watch -1 follows when all are synced |
+| `watch_progress` | watch id | `[revision]`; a progress push follows when the watch is synced |
 | `status` | | `[map]` |
 | `members` | | `[[id, name, peer address, client address, is leader] ...]` |
 | `move_leader` | member id | `[]` |
@@ -55,6 +55,7 @@ from typing import Any, Final
 from raftkv.errors import KvError, from_wire, to_wire
 
 __all__ = [
+    "CANCELED",
     "COUNT_ONLY",
     "EVENTS",
     "KEYS_ONLY",
@@ -65,6 +66,7 @@ __all__ = [
     "NO_PUT",
     "PREV_KV",
     "PROGRESS",
+    "PROGRESS_PUSH",
     "SERIALIZABLE",
     "VERSION",
     "WRITES",
@@ -100,9 +102,6 @@ PROGRESS: Final = 8
 EVENTS: Final = "events"
 PROGRESS_PUSH: Final = "progress"
 CANCELED: Final = "canceled"
-
-CONNECTION_WATCH: Final = -1
-"""The watch id of a progress push that was asked for and speaks for all watches of a connection."""
 
 
 def error_result(error: KvError) -> list[Any]:

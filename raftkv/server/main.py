@@ -1,0 +1,312 @@
+"""`open_server`: a member from its log to its listeners, and back.
+
+Owns: the nursery of all the member's tasks. Entering means that the log is read, the listeners
+are bound and the actor runs, not that there's a leader. Leaving stops everything; nothing needs
+saving then, for whatever was acknowledged is durable.
+
+A broken disk or invariant in any task ends them all and is raised here: StorageFailed, WalDamaged
+and the like as they are, so that a caller can name them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import zlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import trio
+
+from raftkv.errors import InvalidRequest, KvError, StorageFailed, Unavailable
+from raftkv.host import Address, Host
+from raftkv.mvcc.machine import Machine
+from raftkv.raft.config import RaftConfig, Restored
+from raftkv.raft.errors import RaftError
+from raftkv.raft.messages import InstallSnapshot, Message, Snapshot
+from raftkv.raft.node import RaftNode
+from raftkv.server.config import ServerConfig
+from raftkv.server.inbox import Inbox
+from raftkv.server.incarnations import Incarnations
+from raftkv.server.peers import Peers, Self
+from raftkv.server.reading import range_result
+from raftkv.server.replica import Replica
+from raftkv.server.sessions import Session, Sessions
+from raftkv.server.snapshots import Snapshots
+from raftkv.server.status import status
+from raftkv.server.unsynced import UnsyncedDisk
+from raftkv.storage.replay import Identity, Recovered
+from raftkv.storage.wal import Wal
+from raftkv.streams import only_error
+
+__all__ = ["Server", "open_server"]
+
+log = logging.getLogger(__name__)
+
+SILENCE_ELECTIONS = 3
+"""A peer that says nothing for so many election timeouts gets a new connection."""
+HANDOVER_ELECTIONS = 1
+
+
+class Server:
+    """A running member. Made by `open_server`."""
+
+    def __init__(self, config: ServerConfig, host: Host, wal: Wal, recovered: Recovered) -> None:
+        self.config = config
+        self._host = host
+        disk = host.disk(config.data_dir)
+        meta = recovered.snapshot_meta
+        machine = Machine.restore(recovered.snapshot_data) if meta else Machine()
+        applied = meta.index if meta else 0
+        restored = Restored(recovered.hard_state, meta, recovered.entries, applied)
+        raft_config = RaftConfig(
+            id=config.id,
+            election_ticks=config.election_ticks,
+            heartbeat_ticks=config.heartbeat_ticks,
+            campaign_at_start=config.campaign_at_start or len(config.voters) == 1,
+        )
+        self.snapshots = Snapshots(
+            disk=disk,
+            wal=wal,
+            newest=meta,
+            size=len(recovered.snapshot_data),
+            every_entries=config.snapshot_entries,
+            every_bytes=config.snapshot_bytes,
+            keep_behind=config.catch_up_entries,
+        )
+        me = Self(
+            cluster=config.cluster,
+            id=config.id,
+            name=config.display_name,
+            incarnation=wal.identity.incarnation,
+            client_address=lambda: self.advertised_address,
+        )
+        self.peers = Peers(
+            me,
+            config.peers,
+            host,
+            config.peer_tls,
+            Incarnations(disk),
+            self,
+            SILENCE_ELECTIONS * config.election_seconds,
+        )
+        self.replica = Replica(
+            node=RaftNode(raft_config, restored, config.voters, host.rng),
+            machine=machine,
+            wal=wal,
+            snapshots=self.snapshots,
+            send=self.peers.send,
+            leader_address=self.client_address_of,
+            election_seconds=config.election_seconds,
+            quota_bytes=config.quota_bytes,
+        )
+        self.inbox: Inbox = self.replica.inbox
+        self.sessions = Sessions(self, config.tls)
+        self._client_address = config.client_address
+        self._peer_address = config.peer_address
+
+    # --- what a user of the server sees ---------------------------------------------------------
+
+    @property
+    def client_address(self) -> Address:
+        """Where clients are served, with the real port."""
+        return self._client_address
+
+    @property
+    def peer_address(self) -> Address:
+        return self._peer_address
+
+    @property
+    def advertised_address(self) -> Address:
+        return self.config.advertise_client_address or self._client_address
+
+    @property
+    def id(self) -> int:
+        return self.config.id
+
+    @property
+    def is_leader(self) -> bool:
+        return self.replica.is_leader
+
+    def status(self) -> dict[str, Any]:
+        return status(self)
+
+    async def hand_over(self) -> None:
+        """Before a planned stop: give leadership away, so that nobody waits for an election."""
+        node = self.replica.node
+        if not self.is_leader or len(node.configuration.voters) == 1:
+            return
+        progress = node.status().progress
+        active = [(peer.match, id_) for id_, peer in progress.items() if peer.active]
+        if not active:
+            return
+        successor = max(active)[1]
+        log.info("handing leadership over to=%d", successor)
+        self.inbox.call(lambda: self._transfer(successor))
+        with trio.move_on_after(HANDOVER_ELECTIONS * self.config.election_seconds):
+            while self.replica.is_leader:
+                await trio.sleep(self.config.tick_seconds / 4)
+
+    def _transfer(self, to: int) -> None:
+        with contextlib.suppress(RaftError):
+            self.replica.node.transfer_leadership(to)
+
+    # --- tasks ----------------------------------------------------------------------------------
+
+    async def start(self, nursery: trio.Nursery) -> None:
+        """Bind the listeners and start all tasks in the nursery, where they outlive this call.
+
+        Raises OSError: an address is in use or not ours.
+        """
+        config, net = self.config, self._host.net
+        client_listener = await net.listen(config.client_address)
+        self._client_address = client_listener.address
+        nursery.start_soon(_closing, client_listener, self.sessions.serve)
+        if self.peers.peers:
+            peer_listener = await net.listen(config.peer_address)
+            self._peer_address = peer_listener.address
+            nursery.start_soon(_closing, peer_listener, self.peers.serve)
+            nursery.start_soon(self.peers.run)
+        nursery.start_soon(self.replica.run)
+        nursery.start_soon(self.replica.watches.catch_up)
+        nursery.start_soon(self._ticker)
+
+    async def _ticker(self) -> None:
+        """The one place where time becomes ticks."""
+        config = self.config
+        progress_at = trio.current_time() + config.progress_seconds
+        while True:
+            await trio.sleep(config.tick_seconds)
+            self.replica.tick()
+            self.peers.check()
+            if trio.current_time() >= progress_at:
+                self.replica.watches.progress_round()
+                progress_at += config.progress_seconds
+
+    # --- for the peers (PeerHost) ---------------------------------------------------------------
+
+    def receive(self, messages: list[Message]) -> None:
+        for message in messages:
+            if isinstance(message, InstallSnapshot) and not self.replica.prepare(message):
+                continue
+            self.inbox.messages.append(message)
+        self.inbox.wake()
+
+    async def wait_room(self) -> None:
+        if self.inbox.full:
+            await self.inbox.wait_room()
+
+    def unreachable(self, peer: int) -> None:
+        self.inbox.call(lambda: self.replica.node.report_unreachable(peer))
+
+    def snapshot_sent(self, peer: int, ok: bool) -> None:
+        self.inbox.call(lambda: self.replica.node.report_snapshot(peer, ok))
+
+    def newest_snapshot(self) -> Snapshot | None:
+        return self.snapshots.read_newest()
+
+    def client_address_of(self, member: int) -> str:
+        """Where clients reach a member, as far as it told us."""
+        if member == self.config.id:
+            return str(self.advertised_address)
+        peer = self.peers.peers.get(member)
+        return str(peer.client_address) if peer and peer.client_address else ""
+
+    # --- for the sessions (Service) -------------------------------------------------------------
+
+    def hello(self) -> list[Any]:
+        return [self.config.cluster, self.config.id, self.config.display_name]
+
+    def refusal(self) -> KvError | None:
+        if self.replica.sync_stall > self.config.election_seconds:
+            return Unavailable("etcdserver: the disk does not answer")
+        return self.replica.refusal()
+
+    def new_lease_id(self) -> int:
+        return self._host.rng.getrandbits(62) | 1
+
+    def range_now(self, arguments: list[Any]) -> list[Any]:
+        return range_result(self.replica.machine, arguments)
+
+    def watch(self, session: Session, request_id: int, message: list[Any]) -> None:
+        self.replica.watches.create(session, request_id, message)
+
+    def watch_cancel(self, session: Session, request_id: int, message: list[Any]) -> None:
+        self.replica.watches.cancel(session, request_id, message)
+
+    def watch_progress(self, session: Session, request_id: int, message: list[Any]) -> None:
+        self.replica.watches.ask_progress(session, request_id, message)
+
+    def forget(self, session: Session) -> None:
+        self.replica.watches.forget(session)
+
+    def members(self) -> list[Any]:
+        """`[id, name, peer address, client address, is leader]` of each, in order of id."""
+        config, leader = self.config, self.replica.node.leader
+        rows = [
+            [peer.id, peer.name, str(peer.address), self.client_address_of(peer.id)]
+            for peer in self.peers.peers.values()
+        ]
+        own = str(config.peers.get(config.id, "")) if config.peers else ""
+        rows.append([config.id, config.display_name, own, str(self.advertised_address)])
+        return [[*row, row[0] == leader] for row in sorted(rows)]
+
+    def move_leader(self, session: Session, request_id: int, to: int) -> None:
+        def transfer() -> None:
+            refusal = self.replica.refusal()
+            if refusal is not None:
+                session.fail(request_id, refusal)
+                return
+            try:
+                self.replica.node.transfer_leadership(to)
+            except RaftError as error:
+                session.fail(request_id, InvalidRequest(f"leadership can't be moved: {error}"))
+            else:
+                session.reply(request_id, [])
+
+        self.inbox.call(transfer)
+
+
+@contextlib.asynccontextmanager
+async def open_server(config: ServerConfig, host: Host) -> AsyncIterator[Server]:
+    """Run a member as long as the block lasts.
+
+    Raises OSError (an address), WalDamaged, SnapshotDamaged, Corrupt, WrongCluster (the data
+    directory), StorageFailed (the disk, then or later).
+    """
+    identity = Identity(
+        zlib.crc32(config.cluster.encode()), config.id, host.rng.getrandbits(62) | 1
+    )
+    try:
+        disk = host.disk(config.data_dir)
+    except OSError as error:
+        raise StorageFailed(f"{config.data_dir} can't be used: {error}") from error
+    wal, recovered = await Wal.open(disk if config.fsync else UnsyncedDisk(disk), identity)
+    for warning in recovered.warnings:
+        log.warning("%s", warning)
+    try:
+        server = Server(config, host, wal, recovered)
+        try:
+            async with trio.open_nursery() as nursery:
+                await server.start(nursery)
+                log.info(
+                    "member id=%d serves clients at %s, peers at %s",
+                    config.id,
+                    server.client_address,
+                    server.peer_address if server.peers.peers else "-",
+                )
+                yield server
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise only_error(group) from None
+    finally:
+        wal.close()
+
+
+async def _closing(listener: Any, serve: Any) -> None:
+    """Serve a listener and close it at the end."""
+    try:
+        await serve(listener)
+    finally:
+        with trio.CancelScope(shield=True):
+            await listener.aclose()

@@ -1,0 +1,384 @@
+"""The streams between members: one out to each peer, one in from each, snapshots on their own.
+
+Owns: outgoing messages until they're sent or dropped. Assumes `PeerHost.receive` takes what comes
+in. Never does: retry a message; Raft does that itself.
+
+An outgoing stream is opened again with jittered back-off whenever it breaks, and also when the
+peer was silent for long although we talk to it: after a partition TCP may wait minutes before it
+tries again, a new connection does not.
+
+When full: an outbox holds at most `OUTBOX_MAX` messages, then (and while there's no connection)
+messages are dropped and counted; the core hears `report_unreachable`. A full inbox stops reading.
+
+Identity: the first message on a stream names cluster, sender, receiver and the sender's
+incarnation, a number drawn when its log was made. A member that comes with a known id but with
+another incarnation has lost its log, and with it promises it made: it is refused, see
+`incarnations`.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import attrs
+import trio
+
+from raftkv.errors import WrongCluster
+from raftkv.host import Address, Host, Listener, Tls, parse_address
+from raftkv.raft.errors import MessageError
+from raftkv.raft.messages import (
+    AppendEntries,
+    InstallSnapshot,
+    Message,
+    Snapshot,
+    from_wire,
+    to_wire,
+)
+from raftkv.server.incarnations import Incarnations
+from raftkv.streams import GONE, Wakeup, secured
+from raftkv.wire.framing import FrameReader, ProtocolError, encode, flatten
+from raftkv.wire.protocol import MAX_FRAME_FROM_MEMBER, VERSION
+
+__all__ = ["PeerHost", "Peers", "Self"]
+
+log = logging.getLogger(__name__)
+
+CHUNK_BYTES = 1024 * 1024
+SNAPSHOT_CHUNK_BYTES = 256 * 1024
+OUTBOX_MAX = 4_096
+FRAME_BYTES = 8 * 1024 * 1024  # entries beyond it start another frame
+BACKOFF_MIN_SECONDS = 0.02
+BACKOFF_MAX_SECONDS = 1.0
+CONNECT_SECONDS = 5.0
+SNAPSHOT_SECONDS = 300.0
+
+
+class PeerHost(Protocol):
+    """What the streams need of the replica; synchronous but for the wait for room."""
+
+    def receive(self, messages: list[Message]) -> None: ...
+    async def wait_room(self) -> None: ...
+    def unreachable(self, peer: int) -> None: ...
+    def snapshot_sent(self, peer: int, ok: bool) -> None: ...
+    def newest_snapshot(self) -> Snapshot | None: ...
+
+
+@attrs.frozen(kw_only=True)
+class Self:
+    """How this member introduces itself."""
+
+    cluster: str
+    id: int
+    name: str
+    incarnation: int
+    client_address: Callable[[], Address]
+
+    def hello(self, to: int, purpose: str) -> list[Any]:
+        address = str(self.client_address())
+        head = ["peer", VERSION, self.cluster, self.id, to, self.incarnation]
+        return [*head, purpose, address, self.name]
+
+
+@attrs.define(eq=False)
+class Peer:
+    """What is known of one other member, and the way to it."""
+
+    id: int
+    address: Address
+    name: str = ""
+    client_address: Address | None = None
+    outbox: list[Message] = attrs.field(factory=list)
+    wakeup: Wakeup = attrs.field(factory=Wakeup)
+    connected: bool = False
+    connected_at: float = 0.0
+    heard_at: float = 0.0
+    spoke: bool = False  # since we last heard something
+    dropped: int = 0
+    sending: trio.CancelScope | None = None
+    receiving: trio.CancelScope | None = None
+    snapshot_under_way: bool = False
+
+
+class Peers:
+    """All other members. `run` and `serve` are the tasks; `send` is what the replica calls."""
+
+    def __init__(
+        self,
+        me: Self,
+        addresses: dict[int, Address],
+        host: Host,
+        tls: Tls | None,
+        incarnations: Incarnations,
+        owner: PeerHost,
+        silence_seconds: float,
+    ) -> None:
+        self._me = me
+        self._host = host
+        self._tls = tls
+        self._incarnations = incarnations
+        self._owner = owner
+        self._silence_seconds = silence_seconds
+        self._nursery: trio.Nursery | None = None
+        self.peers = {
+            id_: Peer(id_, address) for id_, address in sorted(addresses.items()) if id_ != me.id
+        }
+
+    # --- out ------------------------------------------------------------------------------------
+
+    def send(self, messages: list[Message]) -> None:
+        """Queue messages for their receivers, or drop them."""
+        for message in messages:
+            peer = self.peers.get(message.to)
+            if peer is None:
+                continue
+            if type(message) is InstallSnapshot:
+                self._start_snapshot(peer, message)
+            elif not peer.connected or len(peer.outbox) >= OUTBOX_MAX:
+                peer.dropped += 1
+                self._owner.unreachable(peer.id)
+            else:
+                if not peer.outbox:
+                    peer.wakeup.set()
+                peer.outbox.append(message)
+                peer.spoke = True
+
+    def check(self) -> None:
+        """Once in a while: leave connections over which only we talk."""
+        now = trio.current_time()
+        for peer in self.peers.values():
+            since = now - max(peer.heard_at, peer.connected_at)
+            if peer.connected and peer.spoke and since > self._silence_seconds:
+                log.info("peer is silent peer=%d seconds=%.1f", peer.id, since)
+                assert peer.sending is not None
+                peer.sending.cancel()
+
+    async def run(self) -> None:
+        """Keep a stream open to every peer, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            for peer in self.peers.values():
+                nursery.start_soon(self._keep_connected, peer)
+            await trio.sleep_forever()
+
+    async def _keep_connected(self, peer: Peer) -> None:
+        backoff = BACKOFF_MIN_SECONDS
+        while True:
+            with trio.CancelScope() as scope:
+                peer.sending = scope
+                try:
+                    async with await self._connect(peer, "messages") as stream:
+                        backoff = BACKOFF_MIN_SECONDS
+                        peer.connected, peer.connected_at = True, trio.current_time()
+                        log.info("connected to peer=%d address=%s", peer.id, peer.address)
+                        await self._send_all(peer, stream)
+                except (*GONE, ProtocolError, trio.TooSlowError) as error:
+                    log.debug("no stream to peer=%d error=%r", peer.id, error)
+                except WrongCluster as error:
+                    log.error("refused by peer=%d reason=%s", peer.id, error)
+                    backoff = BACKOFF_MAX_SECONDS
+            if peer.connected:
+                log.info("lost peer=%d", peer.id)
+                self._owner.unreachable(peer.id)
+            peer.connected = peer.spoke = False
+            peer.dropped += len(peer.outbox)
+            peer.outbox = []
+            await trio.sleep(backoff * self._host.rng.uniform(0.5, 1.5))
+            backoff = min(backoff * 2, BACKOFF_MAX_SECONDS)
+
+    async def _send_all(self, peer: Peer, stream: trio.abc.Stream) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_until_closed, stream, nursery.cancel_scope)
+            with trio.CancelScope() as ending:
+                try:
+                    while True:
+                        if not peer.outbox:
+                            await peer.wakeup.wait()
+                            continue
+                        messages, peer.outbox = peer.outbox, []
+                        await stream.send_all(_frames(messages))
+                except GONE:
+                    ending.cancel()
+            nursery.cancel_scope.cancel()
+
+    async def _connect(self, peer: Peer, purpose: str) -> trio.abc.Stream:
+        """A stream on which the peer has accepted our hello.
+
+        Raises OSError, trio.BrokenResourceError, trio.TooSlowError, WrongCluster, ProtocolError.
+        """
+        with trio.fail_after(CONNECT_SECONDS):
+            plain = await self._host.net.open_stream(peer.address)
+            context = self._tls.client if self._tls else None
+            stream = secured(plain, context, peer.address.host)
+            try:
+                await stream.send_all(encode([self._me.hello(peer.id, purpose)]))
+                answer = await _first_message(stream, FrameReader(65536))
+                if answer[0] == "refused" and len(answer) > 1:
+                    raise WrongCluster(f"{WrongCluster.text}: {answer[1]}")
+                if answer[0] != "ok" or len(answer) != 2 or type(answer[1]) is not int:
+                    raise ProtocolError("a hello is answered with ok or refused")
+                await self._incarnations.check(peer.id, answer[1])
+            except BaseException:
+                await trio.aclose_forcefully(stream)
+                raise
+        return stream
+
+    # --- snapshots ------------------------------------------------------------------------------
+
+    def _start_snapshot(self, peer: Peer, message: InstallSnapshot) -> None:
+        """A snapshot goes out over a stream of its own, so that heartbeats don't wait for it."""
+        if peer.snapshot_under_way:
+            return
+        snapshot = self._owner.newest_snapshot()
+        if snapshot is None or self._nursery is None:
+            self._owner.snapshot_sent(peer.id, False)
+            return
+        peer.snapshot_under_way = True
+        self._nursery.start_soon(self._send_snapshot, peer, message._replace(snapshot=snapshot))
+
+    async def _send_snapshot(self, peer: Peer, message: InstallSnapshot) -> None:
+        meta, data = message.snapshot
+        log.info("snapshot goes to peer=%d index=%d bytes=%d", peer.id, meta.index, len(data))
+        ok = False
+        try:
+            with trio.fail_after(SNAPSHOT_SECONDS):
+                async with await self._connect(peer, "snapshot") as stream:
+                    packed = memoryview(encode([to_wire(message)]))
+                    for start in range(0, len(packed), SNAPSHOT_CHUNK_BYTES):
+                        await stream.send_all(packed[start : start + SNAPSHOT_CHUNK_BYTES])
+                    ok = (await _first_message(stream, FrameReader(65536)))[0] == "received"
+        except (*GONE, ProtocolError, WrongCluster, trio.TooSlowError) as error:
+            log.warning("snapshot did not reach peer=%d error=%r", peer.id, error)
+        finally:
+            peer.snapshot_under_way = False
+        self._owner.snapshot_sent(peer.id, ok)
+
+    # --- in -------------------------------------------------------------------------------------
+
+    async def serve(self, listener: Listener) -> None:
+        """Take in the streams of the peers, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                try:
+                    stream = await listener.accept()
+                except OSError as error:
+                    log.warning("accept failed error=%s", error)
+                    await trio.sleep(0.1)
+                    continue
+                nursery.start_soon(self._serve_one, stream, self._server_context())
+
+    def _server_context(self) -> ssl.SSLContext | None:
+        return self._tls.server if self._tls else None
+
+    async def _serve_one(self, plain: trio.abc.Stream, context: ssl.SSLContext | None) -> None:
+        stream = secured(plain, context)
+        try:
+            reader = FrameReader(MAX_FRAME_FROM_MEMBER)
+            with trio.fail_after(CONNECT_SECONDS):
+                hello = await _first_message(stream, reader)
+                peer, refusal = await self._judge(hello)
+                answer = ["refused", refusal] if refusal else ["ok", self._me.incarnation]
+                await stream.send_all(encode([answer]))
+            if peer is None:
+                log.error("refused a peer: %s", refusal)
+                return
+            if hello[6] == "snapshot":
+                await self._receive_snapshot(peer, stream, reader)
+            else:
+                await self._receive(peer, stream, reader)
+        except (*GONE, trio.TooSlowError):
+            pass
+        except (ProtocolError, MessageError) as error:
+            log.warning("closing a peer's stream error=%s", error)
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    async def _judge(self, hello: list[Any]) -> tuple[Peer | None, str]:
+        """The peer that a hello comes from, or why it is refused."""
+        shape = (str, int, str, int, int, int, str, str, str)
+        if tuple(map(type, hello)) != shape or hello[0] != "peer":
+            raise ProtocolError("the first message on a peer's stream is its hello")
+        _, version, cluster, sender, to, incarnation, _, address, name = hello
+        if version != VERSION:
+            return None, f"protocol version {version}, this member speaks {VERSION}"
+        if cluster != self._me.cluster:
+            return None, f"cluster {cluster!r:.80}, this is a member of {self._me.cluster!r}"
+        if to != self._me.id:
+            return None, f"a message for member {to} at the address of member {self._me.id}"
+        peer = self.peers.get(sender)
+        if peer is None:
+            return None, f"member {sender} is not in this cluster"
+        try:
+            await self._incarnations.check(sender, incarnation)
+            peer.client_address = parse_address(address)
+        except (WrongCluster, ValueError) as error:
+            return None, str(error)
+        peer.name = name
+        return peer, ""
+
+    async def _receive(self, peer: Peer, stream: trio.abc.Stream, reader: FrameReader) -> None:
+        if peer.receiving is not None:
+            peer.receiving.cancel()  # of one sender the newest stream counts
+        with trio.CancelScope() as scope:
+            peer.receiving = scope
+            while data := await stream.receive_some(CHUNK_BYTES):
+                messages = [from_wire(message) for message in flatten(reader.feed(data))]
+                self._arrived(peer, messages)
+                await self._owner.wait_room()
+
+    async def _receive_snapshot(
+        self, peer: Peer, stream: trio.abc.Stream, reader: FrameReader
+    ) -> None:
+        while data := await stream.receive_some(CHUNK_BYTES):
+            messages = flatten(reader.feed(data))
+            peer.heard_at = trio.current_time()
+            if messages:
+                self._arrived(peer, [from_wire(message) for message in messages])
+                await stream.send_all(encode([["received"]]))
+
+    def _arrived(self, peer: Peer, messages: list[Message]) -> None:
+        me, sender = self._me.id, peer.id
+        for message in messages:
+            if message.sender != sender or message.to != me:
+                raise ProtocolError(f"member {sender} sent a message of {message.sender}")
+        peer.heard_at, peer.spoke = trio.current_time(), False
+        self._owner.receive(messages)
+
+
+def _frames(messages: list[Message]) -> bytes:
+    """Messages as frames of a bounded size."""
+    frames, gathered, size = [], [], 0
+    for message in messages:
+        if isinstance(message, AppendEntries):
+            size += sum(len(entry.data) for entry in message.entries)
+        gathered.append(to_wire(message))
+        if size > FRAME_BYTES:
+            frames.append(encode(gathered))
+            gathered, size = [], 0
+    if gathered:
+        frames.append(encode(gathered))
+    return frames[0] if len(frames) == 1 else b"".join(frames)
+
+
+async def _first_message(stream: trio.abc.Stream, reader: FrameReader) -> list[Any]:
+    """The one message that stands alone at the beginning of a stream."""
+    while True:
+        data = await stream.receive_some(4096)
+        if not data:
+            raise trio.BrokenResourceError("closed before it said anything")
+        messages = flatten(reader.feed(data))
+        if messages:
+            first: list[Any] = messages[0]
+            return first
+
+
+async def _until_closed(stream: trio.abc.Stream, scope: trio.CancelScope) -> None:
+    """The other side says nothing more on our stream; its end means the connection's end."""
+    try:
+        while await stream.receive_some(4096):
+            pass
+    except GONE:
+        pass
+    scope.cancel()

@@ -1,0 +1,115 @@
+"""Members on real loopback, in one trio process, with their data in a temporary directory."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from raftkv.client import KvClient, open_client
+from raftkv.host import Address, Tls
+from raftkv.os_host import OsHost
+from raftkv.server import Server, ServerConfig, open_server
+
+FAST: dict[str, Any] = {"tick_seconds": 0.02, "fsync": False}
+
+
+def free_addresses(count: int) -> list[Address]:
+    """Ports that were free a moment ago."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [Address(*each.getsockname()) for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def configs(directory: Path, members: int, **options: Any) -> dict[int, ServerConfig]:
+    ports = free_addresses(2 * members)
+    peers = {i: ports[i - 1] for i in range(1, members + 1)}
+    return {
+        i: ServerConfig(
+            id=i,
+            data_dir=str(directory / f"member-{i}"),
+            client_address=ports[members + i - 1],
+            peer_address=peers[i],
+            peers=peers if members > 1 else {},
+            **{**FAST, **options},
+        )
+        for i in range(1, members + 1)
+    }
+
+
+class Cluster:
+    """Members that can be stopped and started one by one."""
+
+    def __init__(self, members: dict[int, ServerConfig], nursery: trio.Nursery) -> None:
+        self.configs = members
+        self.servers: dict[int, Server] = {}
+        self._nursery = nursery
+        self._scopes: dict[int, trio.CancelScope] = {}
+        self._ended: dict[int, trio.Event] = {}
+
+    async def start(self, member: int) -> Server:
+        await self._nursery.start(self._run, member)
+        return self.servers[member]
+
+    async def _run(self, member: int, *, task_status: trio.TaskStatus[None]) -> None:
+        self._ended[member] = trio.Event()
+        with trio.CancelScope() as scope:
+            self._scopes[member] = scope
+            async with open_server(self.configs[member], OsHost()) as server:
+                self.servers[member] = server
+                task_status.started()
+                await trio.sleep_forever()
+        self.servers.pop(member, None)
+        self._ended[member].set()
+
+    async def stop(self, member: int) -> None:
+        self._scopes[member].cancel()
+        await self._ended[member].wait()
+
+    @property
+    def endpoints(self) -> list[Address]:
+        return [config.client_address for config in self.configs.values()]
+
+    async def wait_leader(self, besides: int = 0) -> Server:
+        while True:
+            for server in self.servers.values():
+                if server.is_leader and server.id != besides:
+                    return server
+            await trio.sleep(0.01)
+
+    async def wait_applied(self) -> None:
+        """Until all running members have applied the same log."""
+        while True:
+            states = {
+                (s.status()["raft_applied"], s.status()["digest"]) for s in self.servers.values()
+            }
+            if len(states) == 1:
+                return
+            await trio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def open_cluster(directory: Path, members: int, **options: Any) -> AsyncIterator[Cluster]:
+    async with trio.open_nursery() as nursery:
+        with trio.fail_after(30):
+            cluster = Cluster(configs(directory, members, **options), nursery)
+            for member in cluster.configs:
+                await cluster.start(member)
+            yield cluster
+        nursery.cancel_scope.cancel()
+
+
+def client_of(
+    cluster: Cluster, tls: Tls | None = None
+) -> contextlib.AbstractAsyncContextManager[KvClient]:
+    return open_client(cluster.endpoints, OsHost().net, tls=tls, rng=random.Random(1))
