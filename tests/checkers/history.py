@@ -25,7 +25,8 @@ class Outcome(enum.Enum):
 class Operation:
     """One request of one client. Times in virtual seconds.
 
-    `kind` and `argument`: ("put", value), ("delete", None), ("get", None), and
+    `kind` and `argument`: ("put", value), ("delete", None), ("get", None), ("peek", None), a read
+    that may be of an old state, and
     ("cas", (mod revision expected, value)), which writes where the key's mod revision is the
     expected one, 0 for an absent key.
     `result`: of a get (value, mod revision) or None; of a cas whether it wrote; of a delete

@@ -30,7 +30,7 @@ def check_linearizable(history: History, start: dict[bytes, Register] | None = N
     """
     by_key: dict[bytes, list[Operation]] = {}
     for operation in history.operations:
-        if operation.outcome is Outcome.FAILED:
+        if operation.outcome is Outcome.FAILED or operation.kind == "peek":
             continue
         if operation.outcome is Outcome.UNKNOWN and operation.kind == "get":
             continue

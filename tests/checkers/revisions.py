@@ -66,7 +66,7 @@ def _check_reads(history: History, changes: list[Change]) -> None:
         by_key.setdefault(change.key, []).append(change)
     for operation in history.operations:
         told = operation.outcome is Outcome.OK and operation.revision is not None
-        if operation.kind != "get" or not told:
+        if operation.kind not in ("get", "peek") or not told:
             continue
         line = by_key.get(operation.key, [])
         position = bisect.bisect_right(line, operation.revision, key=lambda c: c.revision)
@@ -80,7 +80,7 @@ def _check_reads(history: History, changes: list[Change]) -> None:
 
 def _check_real_time(history: History) -> None:
     """An answer is never older than one that was there before the question was asked."""
-    answered = [o for o in history.operations if o.revision is not None]
+    answered = [o for o in history.operations if o.revision is not None and o.kind != "peek"]
     answered.sort(key=lambda o: o.called)
     by_return = sorted(answered, key=lambda o: o.returned)
     newest: Operation | None = None

@@ -1,0 +1,1 @@
+"""Whole servers and clients in a simulated world, under faults drawn from a seed."""

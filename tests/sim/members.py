@@ -1,0 +1,139 @@
+"""A raftkv cluster on simulated hosts, with eyes inside.
+
+Owns the hosts m1, m2... and what was ever observed of their Raft cores. Every batch of effects that
+a core gives out is shown to the Agreement checker, by wrapping two methods of RaftNode for the time
+of a run.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+import trio
+
+from netsim.hosts import SimHost
+from netsim.life import CURRENT_LIFE
+from netsim.world import World
+from raftkv.errors import StorageFailed
+from raftkv.host import Address
+from raftkv.raft.effects import Effects, Role
+from raftkv.raft.node import RaftNode
+from raftkv.server import Server, ServerConfig, open_server
+from tests.checkers.agreement import Agreement
+
+__all__ = ["CLIENT_PORT", "Members", "observed"]
+
+CLIENT_PORT = 2379
+PEER_PORT = 2380
+
+
+@attrs.define
+class Members:
+    """The members of one cluster, by host name."""
+
+    world: World
+    configs: dict[str, ServerConfig]
+    running: dict[str, Server] = attrs.field(factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.configs)
+
+    @property
+    def endpoints(self) -> list[Address]:
+        return [Address(name, CLIENT_PORT) for name in self.configs]
+
+    def start(self) -> None:
+        for name, config in self.configs.items():
+            host = self.world.host(name)
+            # A disk that fails ends the process, as it should; a machine's address is in use
+            # never. Everything else that gets out is a bug and ends the run.
+            host.exit_on = (StorageFailed,)
+            host.start(self._serve, host, config)
+
+    async def _serve(self, host: SimHost, config: ServerConfig) -> None:
+        async with open_server(config, host) as server:
+            self.running[host.name] = server
+            try:
+                await trio.sleep_forever()
+            finally:
+                if self.running.get(host.name) is server:
+                    del self.running[host.name]
+
+    def leader(self) -> str | None:
+        """The host of the running leader of the newest term, if there is one."""
+        leaders = [
+            (server.replica.node.term, name)
+            for name, server in self.running.items()
+            if server.is_leader and self.world.hosts[name].alive
+        ]
+        return max(leaders)[1] if leaders else None
+
+    @staticmethod
+    def draw(world: World, rng: random.Random, count: int) -> Members:
+        """So many members, with timings and snapshot intervals of their own."""
+        ids = range(1, count + 1)
+        peers = {id_: Address(f"m{id_}", PEER_PORT) for id_ in ids}
+        snapshot_entries = rng.choice((15, 40, 100, 1000))
+        common: dict[str, Any] = {
+            "election_ticks": rng.choice((5, 10)),
+            "snapshot_entries": snapshot_entries,
+            "catch_up_entries": rng.choice((0, 5, snapshot_entries)),
+            "progress_seconds": rng.choice((1.0, 10.0)),
+        }
+        configs = {
+            f"m{id_}": ServerConfig(
+                id=id_,
+                name=f"m{id_}",
+                data_dir="data",
+                client_address=Address(f"m{id_}", CLIENT_PORT),
+                peer_address=Address(f"m{id_}", PEER_PORT),
+                peers=peers if count > 1 else {},
+                tick_seconds=0.1 * rng.uniform(0.9, 1.1),
+                campaign_at_start=id_ == 1,
+                **common,
+            )
+            for id_ in ids
+        }
+        return Members(world, configs)
+
+
+@contextmanager
+def observed(agreement: Agreement, reached: Counter[str]) -> Iterator[None]:
+    """Show every Raft core of this process to the checker, and count what was reached."""
+    take_effects, persisted = RaftNode.take_effects, RaftNode.persisted
+
+    def observing_take(node: RaftNode) -> Effects:
+        effects = take_effects(node)
+        member = node.status().id
+        if node.role is Role.LEADER and node.term not in agreement.leaders:
+            reached["elections"] += 1
+        if node.role is Role.LEADER:
+            agreement.saw_leader(member, node.term)
+        for entry in effects.committed:
+            digest = zlib.crc32(entry.data, entry.kind)
+            agreement.saw_committed(member, entry.index, entry.term, digest)
+        reached["snapshots installed"] += effects.snapshot is not None
+        reached["reads failed"] += len(effects.failed_reads)
+        return effects
+
+    def observing_persisted(node: RaftNode, effects: Effects) -> None:
+        persisted(node, effects)
+        life = CURRENT_LIFE.get()
+        if effects.hard_state is not None and life is not None and life.alive:
+            state = effects.hard_state
+            agreement.saw_member(node.status().id, life.number, state.term, state.commit)
+
+    RaftNode.take_effects = observing_take  # type: ignore[method-assign,assignment]  # for this run
+    RaftNode.persisted = observing_persisted  # type: ignore[method-assign,assignment]  # for this run
+    try:
+        yield
+    finally:
+        RaftNode.take_effects = take_effects  # type: ignore[method-assign]  # as it was
+        RaftNode.persisted = persisted  # type: ignore[method-assign]  # as it was

@@ -1,0 +1,193 @@
+"""One seed's story: a cluster and its clients under faults, then a healed majority that must work.
+
+`play(seed)` runs it and raises what any checker finds; the same seed gives the same trace hash in
+every process. `FAULTS_SECONDS` of safety, then liveness within `LIVENESS_SECONDS` of virtual time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+import attrs
+import trio
+
+from netsim.link import LinkSettings
+from netsim.seeds import stream
+from netsim.swarm import Fault, carry_out, core_only, draw_plan
+from netsim.world import Outcome, World, run
+from raftkv.client import open_client
+from raftkv.errors import NotApplied, UnknownOutcome
+from tests.checkers.agreement import Agreement
+from tests.checkers.history import History
+from tests.checkers.history import Outcome as Told
+from tests.checkers.leases import check_lease
+from tests.checkers.linearizable import check_linearizable
+from tests.checkers.revisions import check_revisions
+from tests.checkers.watches import check_watch
+from tests.sim.members import Members, observed
+from tests.sim.workload import ALL_KEYS, Caller, LeaseHolder, Watcher
+
+__all__ = ["Report", "plan_of", "play"]
+
+FAULTS_SECONDS = 12.0
+LIVENESS_SECONDS = 60.0
+CLIENTS = 3
+
+
+class NoProgress(AssertionError):
+    """A healthy majority did not get its work done."""
+
+
+@attrs.define
+class Report:
+    """What a run came to, for the campaign's statistics."""
+
+    reached: Counter[str]
+    history: History
+    virtual_seconds: float
+
+
+def _members_of(seed: int) -> int:
+    return stream(seed, "size").choice((1, 3, 3, 3, 3, 3, 5))
+
+
+def plan_of(seed: int) -> list[Fault]:
+    """The faults of a seed. Drawn apart from the world, so that leaving one out moves no other."""
+    names = [f"m{number}" for number in range(1, _members_of(seed) + 1)]
+    clients = [f"c{number}" for number in range(1, CLIENTS + 1)]
+    return draw_plan(stream(seed, "plan"), names, clients, FAULTS_SECONDS)
+
+
+def play(seed: int, *, without: Sequence[int] = (), keep_trace: bool = False) -> Outcome[Report]:
+    """Run the story of `seed`, leaving out the faults of the given numbers."""
+    plan = [fault for number, fault in enumerate(plan_of(seed)) if number not in without]
+    rng = stream(seed, "wires")
+    links = LinkSettings(latency=rng.uniform(0.0002, 0.02), jitter=rng.uniform(0, 0.02))
+    story = _Story(plan)
+    with observed(story.agreement, story.reached):
+        return run(seed, story.tell, links=links, keep_trace=keep_trace)
+
+
+@attrs.define
+class _Story:
+    """What happens, who takes part, and what was seen."""
+
+    plan: list[Fault]
+    agreement: Agreement = attrs.field(factory=Agreement)
+    reached: Counter[str] = attrs.field(factory=Counter)
+    history: History = attrs.field(factory=History)
+    callers: list[Caller] = attrs.field(factory=list)
+    watchers: list[Watcher] = attrs.field(factory=list)
+    holders: list[LeaseHolder] = attrs.field(factory=list)
+
+    async def tell(self, world: World) -> Report:
+        members = Members.draw(world, world.rng("members"), _members_of(world.seed))
+        members.start()
+        async with AsyncExitStack() as stack:
+            await self._open_clients(world, members, stack)
+            async with trio.open_nursery() as nursery:
+                actors: list[Caller | Watcher | LeaseHolder] = [
+                    *self.callers,
+                    *self.watchers,
+                    *self.holders,
+                ]
+                for run_actor in [actor.run for actor in actors]:
+                    nursery.start_soon(run_actor)
+                await carry_out(world, self.plan)
+                self.reached.update(fault.kind for fault in self.plan)
+                async with core_only(world, world.rng("core"), members.names) as core:
+                    with trio.move_on_after(LIVENESS_SECONDS) as scope:
+                        await self._progress(world)
+                        await self._converge(members, core)
+                    if scope.cancelled_caught:
+                        raise NoProgress(
+                            f"the core {core} made no progress: {self._state(members)}"
+                        )
+                    self._check_leases(world)
+                nursery.cancel_scope.cancel()
+        self._check_history()
+        return Report(self.reached, self.history, world.time())
+
+    async def _open_clients(self, world: World, members: Members, stack: AsyncExitStack) -> None:
+        rng = world.rng("clients")
+        for number in range(1, CLIENTS + 1):
+            host = world.host(f"c{number}")
+            kv = await stack.enter_async_context(
+                open_client(members.endpoints, host.net, rng=host.rng)
+            )
+            pause = rng.choice((0.2, 0.5, 2.0))
+            self.callers.append(Caller(world, number, kv, self.history, host.rng, pause))
+            if number == 1:
+                self.watchers.append(Watcher(kv, *ALL_KEYS))
+            elif number == 2:
+                self.watchers.append(Watcher(kv, b"k/b", b"k/d"))
+            else:
+                self.holders.append(LeaseHolder(world, kv, host.rng))
+
+    async def _progress(self, world: World) -> None:
+        """Every client gets a write done and reads it, and every watcher sees it."""
+        revision = 0
+        for caller in self.callers:
+            done = False
+            while not done:
+                operation = self.history.begin(world.time(), caller.number, "put", b"k/b")
+                try:
+                    await caller.put(operation)
+                    done = True
+                except NotApplied:
+                    operation.failed(world.time())
+                except UnknownOutcome:
+                    await trio.sleep(0.1)
+                world.note(str(operation))
+            revision = max(revision, operation.revision or 0)
+        while any(watcher.shown_to < revision for watcher in self.watchers):
+            await trio.sleep(0.1)
+
+    async def _converge(self, members: Members, core: list[str]) -> None:
+        """All members of the core come to hold the same state."""
+        for caller in self.callers:
+            caller.stopped = True
+        while True:
+            await trio.sleep(0.2)
+            servers = [members.running[name] for name in core if name in members.running]
+            machines = [server.replica.machine for server in servers]
+            for server, machine in zip(servers, machines, strict=True):
+                self.agreement.saw_state(server.id, machine.revision, machine.hash())
+            if len(servers) == len(core) and len({m.revision for m in machines}) == 1:
+                return
+
+    def _check_leases(self, world: World) -> None:
+        for holder in self.holders:
+            for life in holder.lives:
+                check_lease(life, now=world.time(), slack=LIVENESS_SECONDS)
+                self.reached["leases gone"] += life.gone is not None
+
+    def _check_history(self) -> None:
+        observer = self.watchers[0]
+        changes = [
+            change for segment in observer.segments for batch in segment.batches for change in batch
+        ]
+        if len(observer.segments) == 1:
+            check_revisions(self.history, changes)
+            for watcher in self.watchers:
+                for segment in watcher.segments:
+                    check_watch(
+                        segment.batches,
+                        changes,
+                        start=segment.start,
+                        key=watcher.key,
+                        end=None if watcher is observer else watcher.end,
+                        complete_to=segment.shown_to,
+                    )
+        check_linearizable(self.history)
+        self.reached["operations answered"] += self.history.count(Told.OK)
+        self.reached["operations unknown"] += self.history.count(Told.UNKNOWN)
+        self.reached["observer compacted"] += len(observer.segments) > 1
+
+    @staticmethod
+    def _state(members: Members) -> str:
+        return "; ".join(
+            f"{name} {server.replica.node.status()}" for name, server in members.running.items()
+        )

@@ -1,0 +1,225 @@
+"""Clients of the simulated cluster: what they do, and an honest record of what they were told."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import attrs
+import trio
+
+from netsim.world import World
+from raftkv.client import KvClient, compare, put_op
+from raftkv.client.types import FROM_KEY
+from raftkv.errors import Compacted, KvError, LeaseNotFound, NotApplied, UnknownOutcome
+from tests.checkers.history import History, Operation
+from tests.checkers.leases import LeaseLife
+from tests.checkers.revisions import Change
+
+__all__ = ["Caller", "LeaseHolder", "Watcher"]
+
+KEYS = [b"k/a", b"k/b", b"k/c"]
+
+
+@attrs.define
+class Caller:
+    """One client that writes and reads a few keys, one request at a time."""
+
+    world: World
+    number: int
+    kv: KvClient
+    history: History
+    rng: random.Random
+    pause: float
+    seen: dict[bytes, int] = attrs.field(factory=dict)
+    made: int = 0
+    stopped: bool = False
+    newest: int = 0
+
+    async def run(self) -> None:
+        while True:
+            await trio.sleep(self.rng.random() * self.pause)
+            if not self.stopped:
+                await self.request()
+
+    async def request(self) -> None:
+        """One random request, with a random patience."""
+        kinds = ("put", "get", "cas", "delete", "peek", "compact")
+        (kind,) = self.rng.choices(kinds, (5, 5, 4, 1, 1, 0.3))
+        if kind == "compact":
+            await self._compact()
+            return
+        key = self.rng.choice(KEYS)
+        operation = self.history.begin(self.world.time(), self.number, kind, key)
+        action = _ACTIONS[kind]
+        try:
+            with trio.move_on_after(self.rng.choice((0.3, 2.0, 10.0))):
+                await action(self, operation)
+        except UnknownOutcome:
+            pass
+        except NotApplied:
+            operation.failed(self.world.time())
+        except KvError as error:
+            raise AssertionError(f"not an error to expect: {error!r} for {operation}") from error
+        self.world.note(str(operation))
+
+    def _value(self) -> bytes:
+        self.made += 1
+        return b"%d.%d" % (self.number, self.made)
+
+    def _ok(self, operation: Operation, result: Any, revision: int) -> None:
+        operation.ok(self.world.time(), result, revision)
+        self.newest = max(self.newest, revision)
+
+    async def put(self, operation: Operation) -> None:
+        operation.argument = self._value()
+        revision = await self.kv.put(operation.key, operation.argument)
+        self._ok(operation, None, revision)
+
+    async def get(self, operation: Operation) -> None:
+        answer = await self.kv.range(operation.key, serializable=operation.kind == "peek")
+        found = answer.kvs[0] if answer.kvs else None
+        self.seen[operation.key] = found.mod_revision if found else 0
+        result = (found.value, found.mod_revision) if found else None
+        self._ok(operation, result, answer.revision)
+
+    async def cas(self, operation: Operation) -> None:
+        expected = self.seen.get(operation.key, 0)
+        operation.argument = (expected, self._value())
+        answer = await self.kv.txn(
+            [compare(operation.key, "mod", "=", expected)],
+            [put_op(operation.key, operation.argument[1])],
+            [],
+        )
+        self._ok(operation, answer.succeeded, answer.revision)
+
+    async def delete(self, operation: Operation) -> None:
+        answer = await self.kv.txn([], [["delete", operation.key, None, False]], [])
+        self._ok(operation, bool(answer.results[0][1]), answer.revision)
+
+    async def _compact(self) -> None:
+        revision = self.newest - self.rng.randrange(30)
+        if revision <= 0:
+            return
+        try:
+            with trio.move_on_after(2.0):
+                await self.kv.compact(revision)
+                self.world.note(f"compacted {revision}")
+        except (UnknownOutcome, NotApplied, Compacted):
+            pass
+
+
+_ACTIONS: dict[str, Callable[[Caller, Operation], Awaitable[None]]] = {
+    "put": Caller.put,
+    "get": Caller.get,
+    "peek": Caller.get,
+    "cas": Caller.cas,
+    "delete": Caller.delete,
+}
+
+
+@attrs.define
+class Segment:
+    """What one watch showed, from its start revision until it was closed."""
+
+    start: int
+    batches: list[list[Change]] = attrs.field(factory=list)
+    shown_to: int = 0
+
+
+@attrs.define
+class Watcher:
+    """A client that watches a range for as long as it lasts, and begins again after compaction."""
+
+    kv: KvClient
+    key: bytes
+    end: bytes
+    segments: list[Segment] = attrs.field(factory=list)
+
+    async def run(self, start: int = 1) -> None:
+        while True:
+            segment = Segment(start)
+            self.segments.append(segment)
+            try:
+                await self._watch(segment)
+            except Compacted as error:
+                start = error.compact_revision or await self._revision()
+
+    async def _watch(self, segment: Segment) -> None:
+        async with self.kv.watch(
+            self.key, self.end, start_revision=segment.start, progress=True
+        ) as watch:
+            async for batch in watch:
+                changes = [
+                    Change(
+                        event.kv.mod_revision,
+                        event.kv.key,
+                        event.kv.value if event.type == "put" else None,
+                    )
+                    for event in batch.events
+                ]
+                if changes:
+                    segment.batches.append(changes)
+                segment.shown_to = max(segment.shown_to, batch.revision)
+
+    async def _revision(self) -> int:
+        while True:
+            try:
+                return await self.kv.current_revision()
+            except (NotApplied, UnknownOutcome):
+                await trio.sleep(0.5)
+
+    @property
+    def shown_to(self) -> int:
+        return self.segments[-1].shown_to if self.segments else 0
+
+
+ALL_KEYS = (FROM_KEY, FROM_KEY)
+
+
+@attrs.define
+class LeaseHolder:
+    """A client that holds leases for a while, lets them run out, and looks when they are gone."""
+
+    world: World
+    kv: KvClient
+    rng: random.Random
+    lives: list[LeaseLife] = attrs.field(factory=list)
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self._hold_one()
+            except (NotApplied, UnknownOutcome):
+                await trio.sleep(0.5)
+
+    async def _hold_one(self) -> None:
+        ttl = self.rng.randrange(2, 6)
+        called = self.world.time()
+        lease = await self.kv.lease_grant(ttl)
+        life = LeaseLife(lease, ttl, called, self.world.time())
+        self.lives.append(life)
+        for _ in range(self.rng.randrange(4)):
+            await trio.sleep(self.rng.random() * ttl * 1.5)
+            called = self.world.time()
+            # A renewal whose answer never comes may have been one.
+            attempted, life.attempted = life.attempted, math.inf
+            try:
+                await self.kv.lease_keep_alive(lease)
+            except LeaseNotFound:
+                life.gone = self.world.time()
+                return
+            life.attempted = attempted
+            life.renewed(called, self.world.time())
+        await self._wait_gone(life)
+
+    async def _wait_gone(self, life: LeaseLife) -> None:
+        while True:
+            await trio.sleep(0.3)
+            remaining, _, _ = await self.kv.lease_time_to_live(life.lease)
+            if remaining < 0:
+                life.gone = self.world.time()
+                self.world.note(f"lease {life.lease} gone")
+                return
