@@ -83,7 +83,7 @@ def test_stale_leader_read_refused(check_quorum: bool) -> None:
     cluster.take_over(2)
     cluster.propose(2, b"newer")
     cluster.settle()
-    cluster.tick(1, 15)
+    cluster.tick(1, 20)
     cluster.settle()
     assert cluster.reads[1] == []
     assert (cluster.nodes[1].role is Role.LEADER) is not check_quorum
