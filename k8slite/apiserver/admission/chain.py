@@ -1,0 +1,41 @@
+"""Admission: what the cluster adds to an object, and what it refuses although it is well formed.
+
+Owns: the order of the plugins. Each one is an async function of (call, new, old); `old` is None
+for a create. They may change `new` and raise ApiError; they run before validation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from k8slite.api.meta import Obj
+from k8slite.apiserver.admission.namespaces import namespace_lifecycle
+from k8slite.apiserver.admission.nodes import node_restriction, taint_new_nodes
+from k8slite.apiserver.admission.pods import (
+    default_tolerations,
+    priority,
+    runtime_class,
+    service_account,
+)
+from k8slite.apiserver.admission.storage import default_storage_class, protect_in_use
+from k8slite.apiserver.call import Call
+
+__all__ = ["admit"]
+
+Plugin = Callable[[Call, Obj, Obj | None], Awaitable[None]]
+
+EVERY: tuple[Plugin, ...] = (namespace_lifecycle,)
+BY_RESOURCE: dict[str, tuple[Plugin, ...]] = {
+    "pods": (service_account, priority, default_tolerations, runtime_class, node_restriction),
+    "nodes": (taint_new_nodes, node_restriction),
+    "persistentvolumeclaims": (default_storage_class, protect_in_use),
+    "persistentvolumes": (protect_in_use,),
+}
+
+
+async def admit(call: Call, new: Obj, old: Obj | None) -> None:
+    """Run all plugins that care. Raises ApiError."""
+    for plugin in EVERY:
+        await plugin(call, new, old)
+    for plugin in BY_RESOURCE.get(call.kind.resource, ()):
+        await plugin(call, new, old)

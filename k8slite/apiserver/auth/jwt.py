@@ -1,0 +1,119 @@
+"""Service-account tokens: JSON Web Tokens signed with RS256 or ES256. Pure but for `now`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from typing import Any
+
+import orjson
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
+
+__all__ = ["InvalidToken", "Signer", "Verifier"]
+
+_COORDINATE_BYTES = 32
+
+
+class InvalidToken(Exception):
+    """Not a token of ours: malformed, of another signer, or out of time."""
+
+
+def _encode(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+
+def _decode(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def _key_id(public: rsa.RSAPublicKey | ec.EllipticCurvePublicKey) -> str:
+    der = public.public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return _encode(hashlib.sha256(der).digest()).decode()
+
+
+class Signer:
+    """Signs claims with one private key (PEM, RSA or P-256). Raises ValueError for others."""
+
+    def __init__(self, private_key: bytes) -> None:
+        key = serialization.load_pem_private_key(private_key, None)
+        if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
+            raise ValueError("the service-account key must be an RSA or an EC P-256 key")
+        self._key = key
+        algorithm = "RS256" if isinstance(key, rsa.RSAPrivateKey) else "ES256"
+        header = {"alg": algorithm, "kid": _key_id(key.public_key())}
+        self._header = _encode(orjson.dumps(header))
+
+    def public_key(self) -> bytes:
+        """The PEM that verifies what this signs."""
+        return self._key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+
+    def sign(self, claims: dict[str, Any]) -> str:
+        """The compact form of a token with these claims."""
+        signed = self._header + b"." + _encode(orjson.dumps(claims))
+        if isinstance(self._key, rsa.RSAPrivateKey):
+            signature = self._key.sign(signed, padding.PKCS1v15(), hashes.SHA256())
+        else:
+            r, s = utils.decode_dss_signature(self._key.sign(signed, ec.ECDSA(hashes.SHA256())))
+            signature = r.to_bytes(_COORDINATE_BYTES, "big") + s.to_bytes(_COORDINATE_BYTES, "big")
+        return (signed + b"." + _encode(signature)).decode()
+
+
+class Verifier:
+    """Checks signatures against a set of public keys (PEM)."""
+
+    def __init__(self, public_keys: tuple[bytes, ...]) -> None:
+        self._keys: list[rsa.RSAPublicKey | ec.EllipticCurvePublicKey] = []
+        for pem in public_keys:
+            key = serialization.load_pem_public_key(pem)
+            if not isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
+                raise ValueError("service-account public keys must be RSA or EC P-256 keys")
+            self._keys.append(key)
+
+    def claims(self, token: str, now: float) -> dict[str, Any]:
+        """The claims of a token that is ours and in time. Raises InvalidToken."""
+        parts = token.split(".")
+        if len(parts) != 3:
+            raise InvalidToken("not a JSON Web Token")
+        try:
+            header = orjson.loads(_decode(parts[0]))
+            claims = orjson.loads(_decode(parts[1]))
+            signature = _decode(parts[2])
+        except (ValueError, binascii.Error) as error:
+            raise InvalidToken("malformed token") from error
+        if not isinstance(header, dict) or not isinstance(claims, dict):
+            raise InvalidToken("malformed token")
+        signed = f"{parts[0]}.{parts[1]}".encode()
+        if not any(_verifies(key, header.get("alg"), signed, signature) for key in self._keys):
+            raise InvalidToken("the signature is not of a known key")
+        if not claims.get("nbf", 0) <= now < claims.get("exp", 0):
+            raise InvalidToken("token has expired")
+        return claims
+
+
+def _verifies(
+    key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey,
+    algorithm: object,
+    signed: bytes,
+    signature: bytes,
+) -> bool:
+    try:
+        if isinstance(key, rsa.RSAPublicKey):
+            if algorithm != "RS256":
+                return False
+            key.verify(signature, signed, padding.PKCS1v15(), hashes.SHA256())
+            return True
+        if algorithm != "ES256" or len(signature) != 2 * _COORDINATE_BYTES:
+            return False
+        r = int.from_bytes(signature[:_COORDINATE_BYTES], "big")
+        s = int.from_bytes(signature[_COORDINATE_BYTES:], "big")
+        key.verify(utils.encode_dss_signature(r, s), signed, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        return False
+    return True

@@ -1,0 +1,62 @@
+"""One request on its way through the chain: what every filter and handler may use.
+
+Owns: the shape of a call and of a user. A Call lives as long as its request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from k8slite.api.kinds import Kind
+from k8slite.apiserver.http.message import Request
+from k8slite.apiserver.requestinfo import RequestInfo
+
+if TYPE_CHECKING:
+    from k8slite.apiserver.core import Core
+
+__all__ = ["ANONYMOUS", "Call", "User"]
+
+
+class User(NamedTuple):
+    """Who asks. `extra` is what authenticators add and reviews show."""
+
+    name: str
+    uid: str = ""
+    groups: tuple[str, ...] = ()
+    extra: Mapping[str, tuple[str, ...]] = {}
+
+
+ANONYMOUS = User("system:anonymous", "", ("system:unauthenticated",))
+
+
+class Call:
+    """A request, who asks, what about, and the parts of the server that answer it."""
+
+    __slots__ = ("core", "info", "kind", "request", "user", "warnings")
+
+    def __init__(
+        self, core: Core, request: Request, info: RequestInfo, user: User, kind: Kind
+    ) -> None:
+        self.core = core
+        self.request = request
+        self.info = info
+        self.user = user
+        self.kind = kind
+        self.warnings: list[str] = []
+
+    def param(self, name: str) -> str:
+        """A query parameter, empty if absent."""
+        return self.request.param(name)
+
+    def warn(self, text: str) -> None:
+        """Have the answer carry a Warning header."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The answer's extra headers."""
+        return tuple(
+            (b"Warning", b'299 - "%b"' % text.replace("\\", "\\\\").replace('"', '\\"').encode())
+            for text in self.warnings
+        )

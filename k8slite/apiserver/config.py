@@ -1,0 +1,77 @@
+"""What an apiserver is told at its start. Plain values: picklable but for the TLS contexts."""
+
+from __future__ import annotations
+
+import ssl
+from typing import NamedTuple
+
+from attrs import frozen
+
+from raftkv.host import Address
+
+__all__ = ["ApiserverConfig", "StaticToken", "StoreConfig"]
+
+
+class StaticToken(NamedTuple):
+    """A bearer token that names a user, as a line of kube-apiserver's token file does."""
+
+    token: str
+    user: str
+    uid: str = ""
+    groups: tuple[str, ...] = ()
+
+
+@frozen
+class StoreConfig:
+    """Which store keeps the objects: raftkv members, or memory when no endpoint is given."""
+
+    endpoints: tuple[Address, ...] = ()
+    tls: ssl.SSLContext | None = None
+
+
+@frozen
+class ApiserverConfig:
+    """One of any number of apiservers over one store.
+
+    `identity` names this server among its peers; it must differ between servers that live at
+    the same time, and be the same again after a restart. Seconds are floats, ports inclusive.
+    """
+
+    listen: tuple[Address, ...] = (Address("127.0.0.1", 0),)
+    store: StoreConfig = StoreConfig()
+    identity: str = "apiserver-1"
+
+    # who may come in
+    tls: ssl.SSLContext | None = None
+    tokens: tuple[StaticToken, ...] = ()
+    anonymous: bool = True
+    authorization: bool = True
+    service_account_private_key: bytes = b""
+    service_account_public_keys: tuple[bytes, ...] = ()
+    service_account_issuer: str = "https://kubernetes.default.svc"
+
+    # the network it tells others about
+    advertise_address: str = ""
+    advertise_port: int = 0
+    service_cidr: str = "10.96.0.0/16"
+    node_port_first: int = 30000
+    node_port_last: int = 32767
+    allow_loopback_endpoints: bool = False
+    kubelet_tls: ssl.SSLContext | None = None
+
+    # timings
+    store_seconds: float = 10.0
+    request_seconds: float = 60.0
+    watch_seconds_min: float = 1800.0
+    bookmark_seconds: float = 60.0
+    lease_renew_seconds: float = 10.0
+    lease_seconds: int = 3600
+    endpoint_seconds: float = 15.0
+    compact_seconds: float = 300.0
+
+    # bounds
+    body_bytes_max: int = 3 * 1024 * 1024
+    watch_queue_events_max: int = 20_000
+    watch_history_events: int = 10_000
+
+    bootstrap: bool = True

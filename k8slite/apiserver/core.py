@@ -1,0 +1,36 @@
+"""What all handlers of one apiserver share. No behaviour of its own."""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from k8slite.apiserver.auth.authenticate import Authenticator
+from k8slite.apiserver.auth.authorize import Authorizer
+from k8slite.apiserver.auth.jwt import Signer
+from k8slite.apiserver.config import ApiserverConfig
+from k8slite.apiserver.metrics import Metrics
+from k8slite.apiserver.mirror import Mirror
+from k8slite.apiserver.store.base import Store
+from raftkv.host import Address, Host
+
+__all__ = ["Core"]
+
+
+@define(eq=False)
+class Core:
+    """The parts of a running server."""
+
+    config: ApiserverConfig
+    host: Host
+    store: Store
+    mirror: Mirror
+    authenticator: Authenticator
+    authorizer: Authorizer
+    signer: Signer | None
+    metrics: Metrics = field(factory=Metrics)
+    addresses: tuple[Address, ...] = ()
+    ready: dict[str, bool] = field(factory=dict)
+
+    def now(self) -> float:
+        """Wall clock, seconds since 1970."""
+        return self.host.now()

@@ -1,0 +1,196 @@
+"""One connection: read, parse, hand to the handler, write; answers leave in request order.
+
+Owns: the stream, from the handshake to its end. One task a connection; a streamed answer gets
+a second one, which reads, so that a client that leaves is noticed at once.
+Assumes: the handler answers every request and raises nothing that the client caused.
+"""
+
+from __future__ import annotations
+
+import ssl
+import zlib
+
+import trio
+
+from k8slite.api.status import ApiError
+from k8slite.apiserver.http.message import (
+    Handler,
+    Peer,
+    Request,
+    Response,
+    StreamResponse,
+    UpgradeResponse,
+    head,
+    json_response,
+    peer_of,
+)
+from k8slite.apiserver.http.parser import BadRequest, RequestParser
+from raftkv.host import Address
+
+__all__ = ["serve_connection"]
+
+READ_BYTES = 64 * 1024
+HANDSHAKE_SECONDS = 10.0
+GZIP_BYTES_MIN = 128 * 1024  # the size from which kube-apiserver compresses
+GZIP_STEP_BYTES = 256 * 1024  # compress so much, then let other tasks run
+PENDING_BYTES_MAX = 64 * 1024  # what a client may send ahead while an answer streams
+
+BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, OSError)
+
+
+class ChunkWriter:
+    """The Writer of a streamed answer."""
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+
+    async def send(self, framed: bytes) -> None:
+        await self._stream.send_all(framed)
+
+
+async def serve_connection(
+    transport: trio.abc.Stream,
+    handler: Handler,
+    *,
+    tls: ssl.SSLContext | None,
+    body_bytes_max: int,
+    address: Address | None = None,
+) -> None:
+    """Serve until the client leaves or sends what is not HTTP. Never raises for a client."""
+    stream: trio.abc.Stream = transport
+    try:
+        if tls is not None:
+            stream = trio.SSLStream(transport, tls, server_side=True, https_compatible=True)
+            with trio.move_on_after(HANDSHAKE_SECONDS) as scope:
+                await stream.do_handshake()
+            if scope.cancelled_caught:
+                return
+        connection = _Connection(stream, handler, peer_of(stream, address), body_bytes_max)
+        await connection.serve()
+    except BROKEN:
+        return
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
+class _Connection:
+    def __init__(
+        self, stream: trio.abc.Stream, handler: Handler, peer: Peer, body_bytes_max: int
+    ) -> None:
+        self._stream = stream
+        self._handler = handler
+        self._parser = RequestParser(peer, body_bytes_max)
+        self._ended = False
+
+    async def serve(self) -> None:
+        parser = self._parser
+        while True:
+            while not parser.ready:
+                if not await self._read():
+                    return
+            request = parser.ready.popleft()
+            close = not parser.keep_alive and not parser.ready
+            answer = await self._handler(request)
+            if isinstance(answer, Response):
+                await self._send(request, answer, close)
+            elif isinstance(answer, StreamResponse):
+                await self._stream_answer(answer, close)
+            else:
+                await self._upgrade(answer)
+                return
+            if close or self._ended:
+                return
+
+    async def _read(self) -> bool:
+        """Read once into the parser; False at the end of the connection."""
+        data = await self._stream.receive_some(READ_BYTES)
+        if not data:
+            return False
+        try:
+            self._parser.feed(bytes(data))
+        except BadRequest as error:
+            await self._refuse(error)
+            return False
+        if self._parser.wants_continue:
+            self._parser.wants_continue = False
+            await self._stream.send_all(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return True
+
+    async def _refuse(self, error: BadRequest) -> None:
+        if error.status == 413:
+            status = ApiError(413, "RequestEntityTooLarge", error.message).to_status()
+            answer = json_response(413, status)
+        else:
+            answer = Response(error.status, error.message.encode(), b"text/plain; charset=utf-8")
+        data = head(answer.status, answer.content_type, (), len(answer.body), close=True)
+        await self._stream.send_all(data + answer.body)
+
+    async def _send(self, request: Request, answer: Response, close: bool) -> None:
+        body = answer.body
+        if len(body) >= GZIP_BYTES_MIN and b"gzip" in request.headers.get(b"accept-encoding", b""):
+            await self._send_compressed(answer, close)
+            return
+        data = head(answer.status, answer.content_type, answer.headers, len(body), close=close)
+        if request.method != "HEAD":
+            data += body
+        await self._stream.send_all(data)
+
+    async def _send_compressed(self, answer: Response, close: bool) -> None:
+        packer = zlib.compressobj(1, zlib.DEFLATED, 31)
+        packed: list[bytes] = []
+        view = memoryview(answer.body)
+        for start in range(0, len(view), GZIP_STEP_BYTES):
+            packed.append(packer.compress(view[start : start + GZIP_STEP_BYTES]))
+            await trio.lowlevel.checkpoint()
+        packed.append(packer.flush())
+        body = b"".join(packed)
+        headers = (*answer.headers, (b"Content-Encoding", b"gzip"), (b"Vary", b"Accept-Encoding"))
+        data = head(answer.status, answer.content_type, headers, len(body), close=close)
+        await self._stream.send_all(data + body)
+
+    async def _stream_answer(self, answer: StreamResponse, close: bool) -> None:
+        await self._stream.send_all(
+            head(answer.status, answer.content_type, answer.headers, None, close=close)
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_for_end, nursery.cancel_scope)
+            try:
+                await answer.run(ChunkWriter(self._stream))
+            except BROKEN:
+                self._ended = True
+            nursery.cancel_scope.cancel()
+        if not self._ended:
+            await self._stream.send_all(b"0\r\n\r\n")
+
+    async def _watch_for_end(self, scope: trio.CancelScope) -> None:
+        """Cancel the answer when the client leaves; keep what it sends ahead."""
+        received = 0
+        while received < PENDING_BYTES_MAX:
+            try:
+                data = await self._stream.receive_some(READ_BYTES)
+                if data:
+                    self._parser.feed(bytes(data))
+                    received += len(data)
+                    continue
+            except (*BROKEN, BadRequest):
+                pass
+            self._ended = True
+            scope.cancel()
+            return
+
+    async def _upgrade(self, answer: UpgradeResponse) -> None:
+        lines = [b"HTTP/1.1 101 Switching Protocols\r\n"]
+        lines.extend(b"%b: %b\r\n" % header for header in answer.headers)
+        await self._stream.send_all(b"".join(lines) + b"\r\n")
+        early = self._parser.upgraded or b""
+
+        async def receive() -> bytes:
+            nonlocal early
+            if early:
+                data, early = early, b""
+                return data
+            return bytes(await self._stream.receive_some(READ_BYTES))
+
+        await answer.run(receive, self._stream.send_all)

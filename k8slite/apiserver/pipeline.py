@@ -1,0 +1,134 @@
+"""The chain that every request goes through, in order, and the one place where errors end.
+
+    parse -> authenticate -> impersonate -> authorise -> route -> handler (admit, validate, store)
+
+Owns: the mapping of failures to answers. Expected failures are ApiErrors, raised anywhere below
+and answered here as Status objects. What a handler did not foresee of its input (a TypeError, a
+KeyError...) is logged and answered as 500. A broken invariant (AssertionError) ends the server.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import orjson
+import trio
+
+from k8slite.api.status import ApiError, bad_request
+from k8slite.apiserver.auth.authorize import refusal
+from k8slite.apiserver.auth.rbac import Attributes
+from k8slite.apiserver.call import Call, User
+from k8slite.apiserver.core import Core
+from k8slite.apiserver.http.message import Request, Response, StreamResponse, UpgradeResponse
+from k8slite.apiserver.paths import serve_path
+from k8slite.apiserver.requestinfo import RequestInfo, request_info
+from k8slite.apiserver.routes import route
+from raftkv.errors import KvError, NotApplied, UnknownOutcome
+
+__all__ = ["Pipeline"]
+
+log = logging.getLogger(__name__)
+
+Answer = Response | StreamResponse | UpgradeResponse
+UNFORESEEN = (TypeError, KeyError, ValueError, AttributeError, IndexError, RecursionError)
+_LONG = frozenset(("watch", "connect"))
+
+
+class Pipeline:
+    """Answers requests. Stateless but for what `core` holds."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def handle(self, request: Request) -> Answer:
+        """The answer to a request; never raises for what a client sent."""
+        started = trio.current_time()
+        info = request_info(request)
+        try:
+            answer = await self._answer(request, info)
+        except ApiError as error:
+            answer = _refusal(error)
+        except KvError as error:
+            answer = _refusal(_store_error(error))
+        except UNFORESEEN as error:
+            log.exception("unforeseen method=%s path=%s", request.method, request.path)
+            answer = _refusal(ApiError(500, "InternalError", f"Internal error occurred: {error!r}"))
+        status = answer.status if not isinstance(answer, UpgradeResponse) else 101
+        if info.verb not in _LONG:
+            seconds = trio.current_time() - started
+            self._core.metrics.observe(info.verb, info.resource, status, seconds)
+        return answer
+
+    async def _answer(self, request: Request, info: RequestInfo) -> Answer:
+        core = self._core
+        user = core.authenticator.authenticate(request, core.now())
+        if b"impersonate-user" in request.headers:
+            user = self._impersonate(request, user)
+        core.authorizer.require(user, info)
+        if not info.is_resource:
+            return serve_path(core, request, info)
+        handler, kind = route(info)
+        call = Call(core, request, info, user, kind)
+        if info.verb in _LONG or request.param("follow"):
+            return await handler(call)
+        with trio.move_on_after(core.config.request_seconds) as scope:
+            return await handler(call)
+        assert scope.cancelled_caught
+        raise ApiError(
+            504,
+            "Timeout",
+            "Timeout: request did not complete within the allotted timeout",
+            {},
+        )
+
+    def _impersonate(self, request: Request, user: User) -> User:
+        """Act as another user, if the real one may. Raises ApiError 403."""
+        name = request.header(b"impersonate-user")
+        groups = [g.strip() for g in request.header(b"impersonate-group").split(",") if g.strip()]
+        asked = [Attributes("impersonate", resource="users", name=name)]
+        if name.startswith("system:serviceaccount:"):
+            parts = name.split(":")
+            if len(parts) != 4:
+                raise bad_request(f"invalid service account user name {name!r}")
+            asked = [
+                Attributes(
+                    "impersonate", resource="serviceaccounts", namespace=parts[2], name=parts[3]
+                )
+            ]
+            groups += ["system:serviceaccounts", f"system:serviceaccounts:{parts[2]}"]
+        asked += [Attributes("impersonate", resource="groups", name=group) for group in groups]
+        for attributes in asked:
+            if not self._core.authorizer.decide(user, attributes).allowed:
+                raise refusal(user, attributes)
+        everyone = (
+            "system:unauthenticated" if name == "system:anonymous" else "system:authenticated"
+        )
+        if everyone not in groups:
+            groups.append(everyone)
+        return User(name, request.header(b"impersonate-uid"), tuple(groups))
+
+
+def _refusal(error: ApiError) -> Response:
+    if error.reason == _PAGE_NOT_FOUND:
+        return Response(404, b"404 page not found\n", b"text/plain; charset=utf-8")
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    if error.retry_after:
+        headers = ((b"Retry-After", str(error.retry_after).encode()),)
+    return Response(error.code, orjson.dumps(error.to_status()), headers=headers)
+
+
+_PAGE_NOT_FOUND = "PageNotFound"
+
+
+def page_not_found() -> ApiError:
+    """A path that nobody serves: answered as plain text, not as a Status."""
+    return ApiError(404, _PAGE_NOT_FOUND, "404 page not found")
+
+
+def _store_error(error: KvError) -> ApiError:
+    """What a store that did not answer means to a client."""
+    if isinstance(error, NotApplied):
+        return ApiError(503, "ServiceUnavailable", f"the store is not available: {error}", None, 1)
+    if isinstance(error, UnknownOutcome):
+        return ApiError(504, "Timeout", f"Timeout: {error}", {})
+    return ApiError(500, "", str(error))

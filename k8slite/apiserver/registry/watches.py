@@ -1,0 +1,184 @@
+"""watch: from which revision on, in which form, and for how long.
+
+Bytes of an event are made once for each form that somebody watches in, and written to all who
+share it. A watcher that is too slow is closed; it will list again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import orjson
+import trio
+
+from k8slite.api.kinds import Kind
+from k8slite.api.meta import Obj
+from k8slite.api.status import too_old_resource_version
+from k8slite.apiserver.call import Call
+from k8slite.apiserver.forms import Form, negotiate
+from k8slite.apiserver.http.message import StreamResponse, Writer, chunk
+from k8slite.apiserver.objects import body_at
+from k8slite.apiserver.options import ListOptions, list_options
+from k8slite.apiserver.watch_cache import (
+    ADDED,
+    DELETED,
+    Entry,
+    Event,
+    KindCache,
+    Subscription,
+)
+
+__all__ = ["watch"]
+
+SEED_BATCH_EVENTS = 500
+_INITIAL_EVENTS_END = "k8s.io/initial-events-end"
+
+
+async def watch(call: Call) -> StreamResponse:
+    """Answer with a stream of events; errors of the start are ordinary answers."""
+    form = negotiate(call.request)
+    options = list_options(call, call.kind, watch=True)
+    mirror, core = call.core.mirror, call.core
+    cache = mirror.cache(call.kind)
+    version = options.resource_version
+    if options.send_initial_events or version is None:
+        if version is None:
+            await mirror.wait_fresh()
+        elif version:
+            await mirror.wait_at_least(version)
+    if call.info.name:
+        key = f"{call.info.namespace}/{call.info.name}" if call.kind.namespaced else call.info.name
+    else:
+        key = ""
+    prefix = f"{call.info.namespace}/" if call.info.namespace and call.kind.namespaced else ""
+    selection = None if options.selection.empty else options.selection
+    subscription = Subscription(
+        prefix, key, selection, core.config.watch_queue_events_max, bookmarks=options.bookmarks
+    )
+    if selection is not None and prefix and not key:
+        name = selection.fields.required("metadata.name")
+        if name is not None:
+            subscription.key = prefix + name
+    late = _seed(cache, subscription, options, mirror.revision)
+    if late is not None:
+        return _failed(too_old_resource_version(*late).to_status())
+    number = cache.add(subscription)
+    marks_end = mirror.revision if options.send_initial_events and options.bookmarks else 0
+    seconds = options.timeout_seconds
+    if not seconds:
+        low = core.config.watch_seconds_min
+        seconds = int(low + core.host.rng.random() * low)
+
+    async def run(writer: Writer) -> None:
+        try:
+            with trio.move_on_after(seconds):
+                await _Stream(core.now, form, call.kind, writer).run(subscription, marks_end)
+        finally:
+            cache.remove(number)
+
+    core.metrics.watches_started += 1
+    return StreamResponse(200, run)
+
+
+def _seed(
+    cache: KindCache, subscription: Subscription, options: ListOptions, revision: int
+) -> tuple[int, int] | None:
+    """Queue what the watch begins with; (asked, oldest) if that history is gone."""
+    version = options.resource_version
+    initial = options.send_initial_events
+    if initial or (initial is None and not version):
+        subscription.seed(
+            [
+                (ADDED, event)
+                for entry in cache.select(subscription.prefix)
+                if subscription.select(event := Event(ADDED, entry, None)) is not None
+            ]
+        )
+        return None
+    if not version:
+        return None
+    if version > revision:
+        subscription.after = version
+        return None
+    history = cache.history(version)
+    if history is None:
+        return version, cache.floor
+    subscription.seed(
+        [(kind, event) for event in history if (kind := subscription.select(event)) is not None]
+    )
+    return None
+
+
+def _failed(status: Obj) -> StreamResponse:
+    """A watch that ends at once with an ERROR event, as kube-apiserver's does."""
+    line = orjson.dumps({"type": "ERROR", "object": status}) + b"\n"
+
+    async def run(writer: Writer) -> None:
+        await writer.send(chunk(line))
+
+    return StreamResponse(200, run)
+
+
+class _Stream:
+    """Turns a subscription into chunks."""
+
+    def __init__(self, now: Callable[[], float], form: Form, kind: Kind, writer: Writer) -> None:
+        self._now = now
+        self._form = form
+        self._kind = kind
+        self._writer = writer
+        self._first = True
+
+    async def run(self, subscription: Subscription, marks_end: int) -> None:
+        events = await subscription.take() if subscription.has_events else []
+        await self._send(events)
+        if marks_end:
+            marks_end = max(marks_end, events[-1][1].revision) if events else marks_end
+            await self._writer.send(self._bookmark(marks_end, initial=True))
+        while True:
+            events = await subscription.take()
+            if events:
+                await self._send(events)
+            if subscription.closed:
+                return
+            if subscription.bookmark_due and not subscription.has_events:
+                revision, subscription.bookmark_due = subscription.bookmark_due, 0
+                await self._writer.send(self._bookmark(revision))
+
+    async def _send(self, events: list[tuple[str, Event]]) -> None:
+        if len(events) == 1:
+            await self._writer.send(self._encode(*events[0]))
+            return
+        for start in range(0, len(events), SEED_BATCH_EVENTS):
+            part = events[start : start + SEED_BATCH_EVENTS]
+            await self._writer.send(b"".join([self._encode(*pair) for pair in part]))
+
+    def _encode(self, type_: str, event: Event) -> bytes:
+        form, kind = self._form, self._kind
+        key = (kind.group, kind.version, form.style, form.version, form.include_object)
+        with_columns = form.style == "table" and self._first
+        self._first = False
+        if not with_columns:
+            found = event.encoded.get((key, type_))
+            if found is not None:
+                return found
+        body = form.event_object(kind, _shown(type_, event), self._now(), columns=with_columns)
+        framed = chunk(b'{"type":"%b","object":%b}\n' % (type_.encode(), body))
+        if not with_columns:
+            event.encoded[key, type_] = framed
+        return framed
+
+    def _bookmark(self, revision: int, *, initial: bool = False) -> bytes:
+        metadata: Obj = {"resourceVersion": str(revision)}
+        if initial:
+            metadata["annotations"] = {_INITIAL_EVENTS_END: "true"}
+        body = self._form.bookmark(self._kind, metadata)
+        return chunk(orjson.dumps({"type": "BOOKMARK", "object": body}) + b"\n")
+
+
+def _shown(type_: str, event: Event) -> Entry:
+    """The object of an event; one that left a watcher's selection is shown as it was before."""
+    previous = event.previous
+    if type_ is not DELETED or event.type is DELETED or previous is None:
+        return event.entry
+    return Entry(previous.key, event.revision, body_at(previous.body, event.revision))

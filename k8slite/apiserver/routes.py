@@ -1,0 +1,70 @@
+"""From what a request is about to the function that answers it: one table, no ladder."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from k8slite.api.kinds import KINDS, Kind, by_path
+from k8slite.api.status import ApiError, method_not_supported, resource_not_found
+from k8slite.apiserver.call import Call
+from k8slite.apiserver.http.message import Response, StreamResponse, UpgradeResponse
+from k8slite.apiserver.registry import deletes, reads, watches, writes
+from k8slite.apiserver.registry.pod_subresources import bind_by_collection
+from k8slite.apiserver.registry.reviews import REVIEWS
+from k8slite.apiserver.registry.subresources import SUBRESOURCES
+from k8slite.apiserver.requestinfo import RequestInfo
+
+__all__ = ["Handler", "route"]
+
+Handler = Callable[[Call], Awaitable[Response | StreamResponse | UpgradeResponse]]
+
+VERBS: dict[str, Handler] = {
+    "get": reads.get,
+    "list": reads.list_,
+    "watch": watches.watch,
+    "create": writes.create,
+    "update": writes.update,
+    "patch": writes.patch,
+    "delete": deletes.delete,
+    "deletecollection": deletes.delete_collection,
+}
+STATUS_VERBS: dict[str, Handler] = {
+    "get": reads.get,
+    "update": writes.update_status,
+    "patch": writes.patch_status,
+}
+UNSTORED: dict[str, Handler] = {**REVIEWS, "bindings": bind_by_collection}
+"""Resources that are asked or told, and never stored."""
+_GROUP_VERSIONS = frozenset((kind.group, kind.version) for kind in KINDS)
+PAGE_NOT_FOUND = "PageNotFound"
+
+
+def route(info: RequestInfo) -> tuple[Handler, Kind]:
+    """The handler and the kind. Raises ApiError 404 or 405."""
+    kind = by_path(info.group, info.version, info.resource)
+    if kind is None:
+        if (info.group, info.version) in _GROUP_VERSIONS:
+            raise resource_not_found()
+        raise ApiError(404, PAGE_NOT_FOUND, "404 page not found")
+    if info.subresource:
+        return _subresource(info, kind), kind
+    if kind.resource in UNSTORED and info.verb == "create" and not info.name:
+        return UNSTORED[kind.resource], kind
+    if info.verb not in kind.verbs or (info.verb == "create" and info.name):
+        raise method_not_supported()
+    return VERBS[info.verb], kind
+
+
+def _subresource(info: RequestInfo, kind: Kind) -> Handler:
+    found = kind.subresources.get(info.subresource)
+    if found is None:
+        raise resource_not_found()
+    if info.verb not in found.verbs:
+        raise method_not_supported()
+    handlers = SUBRESOURCES.get(f"{kind.resource}/{info.subresource}")
+    if handlers is None and info.subresource == "status":
+        handlers = STATUS_VERBS
+    handler = (handlers or {}).get(info.verb)
+    if handler is None:
+        raise method_not_supported()
+    return handler

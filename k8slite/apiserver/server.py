@@ -1,0 +1,161 @@
+"""An apiserver, opened: listeners, connections, the mirror, and the loops beside them.
+
+`async with open_apiserver(config, host) as server:` enters when the server answers and its
+bootstrap objects exist, and leaves when all its connections are closed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import trio
+
+from k8slite.apiserver.auth.authenticate import Authenticator
+from k8slite.apiserver.auth.authorize import Authorizer
+from k8slite.apiserver.auth.jwt import Signer, Verifier
+from k8slite.apiserver.auth.rbac import Rbac
+from k8slite.apiserver.config import ApiserverConfig
+from k8slite.apiserver.core import Core
+from k8slite.apiserver.http.connection import serve_connection
+from k8slite.apiserver.mirror import Mirror
+from k8slite.apiserver.pipeline import Pipeline
+from k8slite.apiserver.store.base import Store
+from k8slite.apiserver.store.open import open_store
+from raftkv.errors import Compacted, KvError
+from raftkv.host import Address, Host, Listener
+
+__all__ = ["Apiserver", "open_apiserver"]
+
+log = logging.getLogger(__name__)
+
+
+class Apiserver:
+    """A running server."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Where it listens, with real ports, in the order of the config."""
+        return self.core.addresses
+
+    @property
+    def address(self) -> Address:
+        """The first of them."""
+        return self.core.addresses[0]
+
+    @property
+    def url(self) -> str:
+        """Of the first address."""
+        scheme = "https" if self.core.config.tls is not None else "http"
+        return f"{scheme}://{self.address}"
+
+
+@asynccontextmanager
+async def open_apiserver(
+    config: ApiserverConfig, host: Host, store: Store | None = None
+) -> AsyncIterator[Apiserver]:
+    """Serve the Kubernetes API. `store` lets several servers of one process share a store.
+
+    Raises OSError when an address cannot be had, ValueError for keys that are none.
+    """
+    async with AsyncExitStack() as stack:
+        if store is None:
+            store = await stack.enter_async_context(open_store(config.store, host))
+        core = _make_core(config, host, store)
+        listeners = []
+        for address in config.listen:
+            listener = await host.net.listen(address)
+            stack.push_async_callback(listener.aclose)
+            listeners.append(listener)
+        core.addresses = tuple(listener.address for listener in listeners)
+        pipeline = Pipeline(core)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(core.mirror.run)
+            await core.mirror.synced.wait()
+            for listener in listeners:
+                nursery.start_soon(_accept, core, pipeline, listener)
+            nursery.start_soon(_bookmarks, core)
+            nursery.start_soon(_compact, core)
+            core.ready["bootstrap"] = True
+            yield Apiserver(core)
+            nursery.cancel_scope.cancel()
+
+
+def _make_core(config: ApiserverConfig, host: Host, store: Store) -> Core:
+    mirror = Mirror(
+        store,
+        history_events=config.watch_history_events,
+        store_seconds=config.store_seconds,
+    )
+    signer = None
+    public_keys = config.service_account_public_keys
+    if config.service_account_private_key:
+        signer = Signer(config.service_account_private_key)
+        public_keys = public_keys or (signer.public_key(),)
+    authenticator = Authenticator(
+        mirror,
+        tokens=config.tokens,
+        verifier=Verifier(public_keys) if public_keys else None,
+        issuer=config.service_account_issuer,
+        anonymous=config.anonymous,
+    )
+    authorizer = Authorizer(Rbac(mirror), enabled=config.authorization)
+    return Core(config, host, store, mirror, authenticator, authorizer, signer)
+
+
+async def _accept(core: Core, pipeline: Pipeline, listener: Listener) -> None:
+    """Serve every connection of a listener, each in its own task."""
+    async with trio.open_nursery() as nursery:
+        while True:
+            try:
+                stream = await listener.accept()
+            except trio.ClosedResourceError:
+                return
+            except OSError as error:
+                log.warning("accept failed: %s", error)
+                await trio.sleep(ACCEPT_RETRY_SECONDS)
+                continue
+            core.metrics.connections += 1
+            nursery.start_soon(_serve, core, pipeline, stream)
+
+
+async def _serve(core: Core, pipeline: Pipeline, stream: trio.abc.Stream) -> None:
+    await serve_connection(
+        stream,
+        pipeline.handle,
+        tls=core.config.tls,
+        body_bytes_max=core.config.body_bytes_max,
+    )
+
+
+async def _bookmarks(core: Core) -> None:
+    """Tell idle watchers how far they are, so that they can resume there."""
+    while True:
+        await trio.sleep(core.config.bookmark_seconds)
+        for cache in core.mirror.caches():
+            cache.bookmark(core.mirror.revision)
+
+
+async def _compact(core: Core) -> None:
+    """Have the store forget history that is older than one period.
+
+    All servers do this; one that comes second is told Compacted, which is as good.
+    """
+    before = core.mirror.revision
+    while True:
+        await trio.sleep(core.config.compact_seconds)
+        try:
+            with trio.move_on_after(core.config.store_seconds):
+                await core.store.compact(before)
+        except Compacted:
+            log.debug("already compacted revision=%s", before)
+        except KvError as error:
+            log.warning("compaction failed revision=%s: %s", before, error)
+        before = core.mirror.revision
+
+
+ACCEPT_RETRY_SECONDS = 0.1
