@@ -134,10 +134,12 @@ def handle_append_response(core: Core, message: AppendResponse) -> None:
         peer.become_replicate()
     elif index + 1 >= core.log.first_index:
         peer.become_replicate()  # caught up, by this snapshot or by another
-    core.flush_due = True
+    log = core.log
+    if peer.next <= log.last_index or peer.commit_sent < log.commit:
+        core.flush_due = True
     if not news:
         return
-    if index > core.log.commit:
+    if index > log.commit:
         _advance_commit(core)
     if core.transferee == message.sender:
         _hand_over_if_complete(core)
@@ -271,7 +273,6 @@ def transfer_leadership(core: Core, to: int) -> None:
         return
     core.transferee = to
     core.transfer_elapsed = 0
-    core.flush_due = True
     _hand_over_if_complete(core)
 
 
