@@ -49,11 +49,11 @@ class Agreement:
                 f"and {(term, digest)} at member {member}"
             )
 
-    def saw_state(self, member: int, revision: int, digest: int) -> None:
-        """Equal revisions have equal contents."""
-        other = self._states.setdefault(revision, (digest, member))
+    def saw_state(self, member: int, applied: int, digest: int) -> None:
+        """Whoever applied the same entries holds the same state."""
+        other = self._states.setdefault(applied, (digest, member))
         if other[0] != digest:
-            raise Disagreement(f"revision {revision} differs between {other[1]} and {member}")
+            raise Disagreement(f"the state at {applied} differs between {other[1]} and {member}")
 
     @property
     def committed(self) -> int:

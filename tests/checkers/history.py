@@ -68,10 +68,15 @@ class Operation:
 
     def __str__(self) -> str:
         return (
-            f"client {self.client} {self.kind} {self.key!r} {self.argument!r} "
+            f"client {self.client} {self.kind} {self.key!r} {_short(self.argument)} "
             f"[{self.called:.4f}, {self.returned:.4f}] {self.outcome.value} "
-            f"{self.result!r} revision {self.revision}"
+            f"{_short(self.result)} revision {self.revision}"
         )
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:40]}...{len(text)}"
 
 
 @dataclass

@@ -197,7 +197,7 @@ def test_agreement() -> None:
     with pytest.raises(Disagreement, match="term"):
         agreement.saw_member(1, 3, 4, 9)
     agreement.saw_state(1, 10, 5)
-    with pytest.raises(Disagreement, match="revision 10"):
+    with pytest.raises(Disagreement, match="state at 10"):
         agreement.saw_state(2, 10, 6)
 
 

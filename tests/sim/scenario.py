@@ -154,8 +154,11 @@ class _Story:
             servers = [members.running[name] for name in core if name in members.running]
             machines = [server.replica.machine for server in servers]
             for server, machine in zip(servers, machines, strict=True):
-                self.agreement.saw_state(server.id, machine.revision, machine.hash())
-            if len(servers) == len(core) and len({m.revision for m in machines}) == 1:
+                self.agreement.saw_state(server.id, server.replica.applied, machine.hash())
+            if (
+                len(servers) == len(core)
+                and len({server.replica.applied for server in servers}) == 1
+            ):
                 return
 
     def _check_leases(self, world: World) -> None:

@@ -46,28 +46,35 @@ class Caller:
 
     async def request(self) -> None:
         """One random request, with a random patience."""
-        kinds = ("put", "get", "cas", "delete", "peek", "compact")
-        (kind,) = self.rng.choices(kinds, (5, 5, 4, 1, 1, 0.3))
+        kinds = ("put", "get", "cas", "delete", "peek", "pair", "compact")
+        (kind,) = self.rng.choices(kinds, (5, 5, 4, 1, 1, 1, 0.3))
         if kind == "compact":
             await self._compact()
             return
-        key = self.rng.choice(KEYS)
-        operation = self.history.begin(self.world.time(), self.number, kind, key)
+        keys = self.rng.sample(KEYS, 2 if kind == "pair" else 1)
+        now = self.world.time()
+        recorded = "put" if kind == "pair" else kind
+        operations = [self.history.begin(now, self.number, recorded, key) for key in keys]
         action = _ACTIONS[kind]
         try:
             with trio.move_on_after(self.rng.choice((0.3, 2.0, 10.0))):
-                await action(self, operation)
+                await action(self, *operations)
         except UnknownOutcome:
             pass
         except NotApplied:
-            operation.failed(self.world.time())
+            for operation in operations:
+                operation.failed(self.world.time())
         except KvError as error:
-            raise AssertionError(f"not an error to expect: {error!r} for {operation}") from error
-        self.world.note(str(operation))
+            told = f"not an error to expect: {error!r} for {operations[0]}"
+            raise AssertionError(told) from error
+        for operation in operations:
+            self.world.note(str(operation))
 
     def _value(self) -> bytes:
+        """Never the same twice; now and then a big one."""
         self.made += 1
-        return b"%d.%d" % (self.number, self.made)
+        value = b"%d.%d" % (self.number, self.made)
+        return value.ljust(20_000, b".") if self.rng.random() < 0.03 else value
 
     def _ok(self, operation: Operation, result: Any, revision: int) -> None:
         operation.ok(self.world.time(), result, revision)
@@ -95,6 +102,16 @@ class Caller:
         )
         self._ok(operation, answer.succeeded, answer.revision)
 
+    async def pair(self, first: Operation, second: Operation) -> None:
+        """Two keys in one revision: a watch must show both or neither."""
+        writes = []
+        for operation in (first, second):
+            operation.argument = self._value()
+            writes.append(put_op(operation.key, operation.argument))
+        answer = await self.kv.txn([], writes)
+        self._ok(first, None, answer.revision)
+        self._ok(second, None, answer.revision)
+
     async def delete(self, operation: Operation) -> None:
         answer = await self.kv.txn([], [["delete", operation.key, None, False]], [])
         self._ok(operation, bool(answer.results[0][1]), answer.revision)
@@ -111,12 +128,13 @@ class Caller:
             pass
 
 
-_ACTIONS: dict[str, Callable[[Caller, Operation], Awaitable[None]]] = {
+_ACTIONS: dict[str, Callable[..., Awaitable[None]]] = {
     "put": Caller.put,
     "get": Caller.get,
     "peek": Caller.get,
     "cas": Caller.cas,
     "delete": Caller.delete,
+    "pair": Caller.pair,
 }
 
 
