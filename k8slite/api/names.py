@@ -73,14 +73,14 @@ def max_bytes(maximum: int) -> str:
 
 def check_dns_label(text: str) -> list[str]:
     """RFC 1123 label, at most 63 characters: namespaces, containers, volumes."""
-    errors = [max_bytes(63)] if len(text) > 63 else []
+    errors = [max_length(63)] if len(text) > 63 else []
     if not _LABEL_RE.fullmatch(text):
         errors.append(regex_error(LABEL_MESSAGE, _LABEL, "my-name", "123-abc"))
     return errors
 
 
 def check_dns_1035_label(text: str) -> list[str]:
-    errors = [max_bytes(63)] if len(text) > 63 else []
+    errors = [max_length(63)] if len(text) > 63 else []
     if not _LABEL_1035_RE.fullmatch(text):
         errors.append(regex_error(LABEL_1035_MESSAGE, _LABEL_1035, "my-name", "abc-123"))
     return errors
@@ -88,14 +88,14 @@ def check_dns_1035_label(text: str) -> list[str]:
 
 def check_dns_subdomain(text: str) -> list[str]:
     """RFC 1123 subdomain, at most 253 characters: most objects' names."""
-    errors = [max_bytes(253)] if len(text) > 253 else []
+    errors = [max_length(253)] if len(text) > 253 else []
     if not _SUBDOMAIN_RE.fullmatch(text):
         errors.append(regex_error(SUBDOMAIN_MESSAGE, _SUBDOMAIN, "example.com"))
     return errors
 
 
 def check_wildcard_subdomain(text: str) -> list[str]:
-    errors = [max_bytes(253)] if len(text) > 253 else []
+    errors = [max_length(253)] if len(text) > 253 else []
     if not _WILDCARD_RE.fullmatch(text):
         message = (
             "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain,"
@@ -178,7 +178,7 @@ def check_c_identifier(text: str) -> list[str]:
 
 def check_config_key(text: str) -> list[str]:
     """Keys of config maps and secrets: they become file names."""
-    errors = [max_bytes(253)] if len(text) > 253 else []
+    errors = [max_length(253)] if len(text) > 253 else []
     if not _CONFIG_KEY_RE.fullmatch(text):
         message = "a valid config key must consist of alphanumeric characters, '-', '_' or '.'"
         errors.append(regex_error(message, "[-._a-zA-Z0-9]+", "key.name", "KEY_NAME", "key-name"))

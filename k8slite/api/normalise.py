@@ -93,6 +93,8 @@ def _struct(type_: Type, value: Obj, path: str, unknown: list[str] | None) -> Ob
         except WrongType as error:
             error.enter(field)
             raise
+    for name, zero in type_.zeros:
+        out.setdefault(name, zero)
     return out
 
 

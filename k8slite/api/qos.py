@@ -10,7 +10,9 @@ _COUNTED = ("cpu", "memory")
 
 
 def qos_class(pod: Obj) -> str:
-    """Guaranteed: every container's cpu and memory limits equal its requests. BestEffort: none set."""
+    """Guaranteed: every container's cpu and memory limits equal its requests. BestEffort: none
+    set.
+    """
     spec = pod["spec"]
     level = spec.get("resources") or {}
     if any(n in (level.get(f) or {}) for n in _COUNTED for f in ("requests", "limits")):

@@ -90,7 +90,7 @@ class Field:
 
 
 class Type:
-    __slots__ = ("fields", "go_name", "name", "open_api_name", "required", "version")
+    __slots__ = ("fields", "go_name", "name", "open_api_name", "required", "version", "zeros")
 
     def __init__(self, name: str, entry: dict[str, Any]) -> None:
         self.name = name
@@ -98,6 +98,11 @@ class Type:
         self.required: tuple[str, ...] = tuple(entry.get("r", ()))
         self.open_api_name: str = entry.get("n") or f"io.k8s.api.{name}"
         self.fields: dict[str, Field] = {n: Field(self, n, row) for n, row in entry["f"].items()}
+        self.zeros: tuple[tuple[str, int | bool], ...] = tuple(
+            (n, False if self.fields[n].code == "b" else 0)
+            for n in self.required
+            if n in self.fields and not self.fields[n].shape and self.fields[n].code in "ilb"
+        )
 
     def __repr__(self) -> str:
         return f"Type({self.name})"

@@ -77,7 +77,9 @@ _STATUS_OPTIONAL = frozenset(("resourceclaims.resource.k8s.io", "servicecidrs.ne
 
 
 def prepare_for_update(kind: Kind, new: Obj, old: Obj) -> None:
-    """Before validation of an update by the main path: status stays, generation grows with the spec."""
+    """Before validation of an update by the main path: status stays, generation grows with the
+    spec.
+    """
     if "status" in kind.subresources:
         if "status" in old:
             new["status"] = copy(old["status"])
@@ -106,7 +108,9 @@ def desired_changed(new: Obj, old: Obj) -> bool:
 
 
 def prepare_for_status_update(kind: Kind, new: Obj, old: Obj) -> None:
-    """Before validation of an update of /status: all but status (and the metadata F keeps) is old."""
+    """Before validation of an update of /status: all but status (and the metadata F keeps) is
+    old.
+    """
     for key in [k for k in new if k not in _NOT_DESIRED]:
         del new[key]
     for key, value in old.items():
@@ -121,7 +125,21 @@ def prepare_for_status_update(kind: Kind, new: Obj, old: Obj) -> None:
 
 
 def _create_pod(pod: Obj) -> None:
+    spec = pod["spec"]
     pod["status"] = {"phase": "Pending", "qosClass": qos_class(pod)}
+    if spec.get("terminationGracePeriodSeconds", 0) < 0:
+        spec["terminationGracePeriodSeconds"] = 1
+    if spec.get("schedulingGates"):
+        pod["status"]["conditions"] = [
+            {
+                "type": "PodScheduled",
+                "status": "False",
+                "lastProbeTime": None,
+                "lastTransitionTime": pod["metadata"].get("creationTimestamp"),
+                "reason": "SchedulingGated",
+                "message": "Scheduling is blocked due to non-empty scheduling gates",
+            }
+        ]
 
 
 def _create_namespace(o: Obj) -> None:

@@ -6,9 +6,16 @@ Everything is filled in place. A zero that Go would take for "not set" is absent
 
 from __future__ import annotations
 
+import re
+
 from k8slite.api.meta import Obj
 
 SERVICE_ACCOUNT_TOKEN_SECONDS = 3600
+_DOMAIN = r"(?:[a-zA-Z0-9-]+(?:\.[a-zA-Z0-9-]+)*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?"
+_PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_REFERENCE = re.compile(
+    rf"((?:{_DOMAIN}/)?{_PART}(?:/{_PART})*)(?::([\w][\w.-]{{0,127}}))?(@[A-Za-z0-9+._-]+:[0-9a-fA-F]{{32,}})?"
+)
 FILE_MODE = 0o644
 
 
@@ -76,10 +83,10 @@ def default_container(container: Obj, host_network: bool) -> None:
 
 def image_tag(image: str) -> str:
     """The tag of an image reference: "latest" where it names neither a tag nor a digest."""
-    if "@" in image:
+    match = _REFERENCE.fullmatch(image)
+    if match is None or len(match[1]) > 255 or match[3]:
         return ""
-    last = image.rpartition("/")[2]
-    return last.rpartition(":")[2] if ":" in last else "latest"
+    return match[2] or "latest"
 
 
 def _requests_from_limits(container: Obj) -> None:
@@ -154,15 +161,16 @@ def default_volume(volume: Obj) -> None:
 
 def _default_projected(projected: Obj) -> None:
     projected.setdefault("defaultMode", FILE_MODE)
+    projected.setdefault("sources", None)
     for source in projected.get("sources") or ():
+        for gated in ("clusterTrustBundle", "podCertificate"):  # beta, off in a stock server
+            source.pop(gated, None)
         if "serviceAccountToken" in source:
             source["serviceAccountToken"].setdefault(
                 "expirationSeconds", SERVICE_ACCOUNT_TOKEN_SECONDS
             )
         for item in (source.get("downwardAPI") or {}).get("items") or ():
             _default_field_reference(item)
-        if "podCertificate" in source:
-            source["podCertificate"].setdefault("maxExpirationSeconds", 86400)
 
 
 def default_legacy_volume(volume: Obj) -> None:

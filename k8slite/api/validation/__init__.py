@@ -7,10 +7,15 @@ from collections.abc import Callable
 from k8slite.api.kinds import Kind
 from k8slite.api.meta import Obj
 from k8slite.api.status import FieldError
+from k8slite.api.validation import pods
 from k8slite.api.validation.objectmeta import validate_meta_update, validate_object_meta
 
-CREATE: dict[str, Callable[[Obj], list[FieldError]]] = {}
-UPDATE: dict[str, Callable[[Obj, Obj], list[FieldError]]] = {}
+CREATE: dict[str, Callable[[Obj], list[FieldError]]] = {
+    "pods": pods.validate_pod,
+}
+UPDATE: dict[str, Callable[[Obj, Obj], list[FieldError]]] = {
+    "pods": pods.validate_pod_update,
+}
 
 
 def validate_create(kind: Kind, obj: Obj) -> list[FieldError]:

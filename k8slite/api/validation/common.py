@@ -91,7 +91,9 @@ def label_selector(selector: Obj, path: str, errors: Errors) -> None:
                 detail = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
                 errors.append(forbidden_field(f"{at}.values", detail))
         else:
-            errors.append(invalid_value(f"{at}.operator", operator, "not a valid selector operator"))
+            errors.append(
+                invalid_value(f"{at}.operator", operator, "not a valid selector operator")
+            )
         key = expression.get("key", "")
         check_all(names.check_qualified_name(key), f"{at}.key", key, errors)
         for j, value in enumerate(values):

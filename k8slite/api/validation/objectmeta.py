@@ -99,7 +99,11 @@ def _validate_owners(owners: list[Obj], path: str, errors: list[FieldError]) -> 
     for owner in owners:
         group, _, version = owner.get("apiVersion", "").rpartition("/")
         if not version:
-            errors.append(invalid_value(f"{path}.apiVersion", owner.get("apiVersion", ""), "version must not be empty"))
+            errors.append(
+                invalid_value(
+                    f"{path}.apiVersion", owner.get("apiVersion", ""), "version must not be empty"
+                )
+            )
         for field in ("kind", "name", "uid"):
             if not owner.get(field):
                 errors.append(invalid_value(f"{path}.{field}", "", "must not be empty"))
@@ -109,7 +113,8 @@ def _validate_owners(owners: list[Obj], path: str, errors: list[FieldError]) -> 
         if owner.get("controller"):
             if controller:
                 message = (
-                    "Only one reference can have Controller set to true. Found \"true\" in references for"
+                    'Only one reference can have Controller set to true. Found "true" in'
+                    " references for"
                     f" {controller} and {owner.get('name', '')}"
                 )
                 errors.append(invalid_value(path, owners, message))
@@ -134,18 +139,24 @@ def check_finalizer(name: str) -> list[str]:
 
 
 def validate_meta_update(new: Obj, old: Obj) -> list[FieldError]:
-    """What may not change. The server has filled in what the client left out (uid, times) before."""
+    """What may not change. The server has filled in what the client left out (uid, times)
+    before.
+    """
     errors: list[FieldError] = []
     now, was = new["metadata"], old["metadata"]
     if now.get("generation", 0) < was.get("generation", 0):
-        errors.append(invalid_value("metadata.generation", now.get("generation", 0), "must not be decremented"))
+        errors.append(
+            invalid_value(
+                "metadata.generation", now.get("generation", 0), "must not be decremented"
+            )
+        )
     if was.get("deletionTimestamp"):
         added = sorted(set(now.get("finalizers") or ()) - set(was.get("finalizers") or ()))
         if added:
             shown = ", ".join(f'"{f}"' for f in added)
             detail = (
-                "no new finalizers can be added if the object is being deleted, found new finalizers"
-                f" []string{{{shown}}}"
+                "no new finalizers can be added if the object is being deleted, found new"
+                f" finalizers []string{{{shown}}}"
             )
             errors.append(forbidden_field("metadata.finalizers", detail))
     for field in ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp"):
