@@ -53,6 +53,7 @@ class Cluster:
     def __init__(self, members: dict[int, ServerConfig], nursery: trio.Nursery) -> None:
         self.configs = members
         self.servers: dict[int, Server] = {}
+        self.streams: list[trio.abc.Stream] = []  # closed at the end
         self._nursery = nursery
         self._scopes: dict[int, trio.CancelScope] = {}
         self._ended: dict[int, trio.Event] = {}
@@ -105,7 +106,11 @@ async def open_cluster(directory: Path, members: int, **options: Any) -> AsyncIt
             cluster = Cluster(configs(directory, members, **options), nursery)
             for member in cluster.configs:
                 await cluster.start(member)
-            yield cluster
+            try:
+                yield cluster
+            finally:
+                for stream in cluster.streams:
+                    await trio.aclose_forcefully(stream)
         nursery.cancel_scope.cancel()
 
 
