@@ -6,6 +6,7 @@ name, as themselves, or as a list of either.
 
 from __future__ import annotations
 
+import abc
 import contextlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Union
@@ -19,17 +20,20 @@ if TYPE_CHECKING:
     from netsim.disk import SimDisk
     from netsim.hosts import SimHost
 
-__all__ = ["Faults"]
+__all__ = ["Faults", "NetworkFaults"]
 
 HostLike = Union[str, "SimHost"]
 Group = Union[str, "SimHost", Iterable[Union[str, "SimHost"]]]
 
 
-class Faults:
-    """The fault vocabulary of a World."""
+class NetworkFaults(abc.ABC):
+    """What can be wrong between hosts, simulated (World) or real (Relay)."""
 
     fabric: Fabric
-    hosts: dict[str, SimHost]
+
+    @abc.abstractmethod
+    def host_names(self) -> list[str]:
+        """Every host there is now."""
 
     def _group(self, group: Group) -> list[str]:
         if isinstance(group, str):
@@ -71,7 +75,7 @@ class Faults:
     def isolate(self, host: HostLike) -> contextlib.AbstractContextManager[None]:
         """Cut a host off from every host that exists now."""
         (name,) = self._group(host)
-        return self.partition(name, [other for other in self.hosts if other != name])
+        return self.partition(name, [other for other in self.host_names() if other != name])
 
     @contextlib.contextmanager
     def delay(
@@ -100,6 +104,15 @@ class Faults:
         finally:
             for link in links:
                 link.remove_loss(probability)
+
+
+class Faults(NetworkFaults):
+    """The fault vocabulary of a World: that of networks, and what can be wrong with disks."""
+
+    hosts: dict[str, SimHost]
+
+    def host_names(self) -> list[str]:
+        return list(self.hosts)
 
     def _disks(self, host: HostLike) -> list[SimDisk]:
         (name,) = self._group(host)
