@@ -77,6 +77,7 @@ class EventCorrelator:
         self._written: OrderedDict[tuple[str, ...], Obj] = OrderedDict()
         self._similar: OrderedDict[tuple[str, ...], _Similar] = OrderedDict()
         self._buckets: OrderedDict[tuple[str, ...], _Bucket] = OrderedDict()
+        self._last_name = 0
 
     def observe(self, event: Obj, now: float) -> tuple[Obj, bool] | None:
         """(event to write, whether it counts up one already written), or None to drop it.
@@ -95,7 +96,9 @@ class EventCorrelator:
             self._written[key] = again
             return again, True
         target = event["involvedObject"]
-        event["metadata"]["name"] = f"{target['name']}.{int(now * 1e9):x}"
+        # Nanoseconds, as everywhere in Kubernetes, but never twice the same: clocks are coarse.
+        self._last_name = max(self._last_name + 1, int(now * 1e9))
+        event["metadata"]["name"] = f"{target['name']}.{self._last_name:x}"
         event.update(count=1, firstTimestamp=stamp, lastTimestamp=stamp)
         _store(self._written, key, event)
         return event, False

@@ -85,12 +85,7 @@ class Connection:
 
     @property
     def reusable(self) -> bool:
-        return (
-            self._complete
-            and not self._closed
-            and not self.lost
-            and self._keep_alive
-        )
+        return self._complete and not self._closed and not self.lost and self._keep_alive
 
     def looks_closed(self) -> bool:
         """True if an idle connection has something to read: the server's farewell, most likely.

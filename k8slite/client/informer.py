@@ -23,13 +23,31 @@ from k8slite.api.status import ApiError
 from k8slite.client.api import Api
 from k8slite.client.background import open_background
 from k8slite.client.cache import Change, Index, ObjectCache
-from k8slite.client.errors import REQUEST_ERRORS
+from k8slite.client.errors import ClientError
 from raftkv.host import Host
 
-__all__ = ["Handler", "Informer", "SharedInformers", "open_informer", "open_informers"]
+__all__ = [
+    "Handler",
+    "Informer",
+    "SharedInformers",
+    "metadata_only",
+    "open_informer",
+    "open_informers",
+]
 
 log = logging.getLogger(__name__)
 
+Trim = Callable[[Obj], Obj]
+"""What the copy keeps of an object that came; it may change the object in place."""
+OWNERSHIP_FIELDS = (
+    "name",
+    "namespace",
+    "uid",
+    "resourceVersion",
+    "ownerReferences",
+    "finalizers",
+    "deletionTimestamp",
+)
 Handler = Callable[[Obj | None, Obj | None], None]
 PAGE_ITEMS = 500
 WATCH_SECONDS_MIN = 300
@@ -37,6 +55,7 @@ WATCH_SECONDS_MIN = 300
 BACKOFF_SECONDS_MIN = 0.2
 BACKOFF_SECONDS_MAX = 10.0
 GONE = 410
+NOT_FOUND = 404
 
 
 class Informer:
@@ -52,6 +71,7 @@ class Informer:
         labels: str = "",
         fields: str = "",
         indexes: Mapping[str, Index] | None = None,
+        trim: Trim | None = None,
     ) -> None:
         self.kind = kind
         self._api = api
@@ -59,10 +79,12 @@ class Informer:
         self._namespace = namespace
         self._labels = labels
         self._fields = fields
+        self._trim = trim or without_managed_fields
         self._cache = ObjectCache(indexes)
         self._handlers: list[Handler] = []
         self._synced = trio.Event()
         self._version = ""
+        self._listed = False
 
     @property
     def synced(self) -> bool:
@@ -70,8 +92,15 @@ class Informer:
 
     @property
     def version(self) -> str:
-        """The resourceVersion up to which the copy is complete; "" before the first list."""
+        """The resourceVersion up to which the copy is complete; "" before the first list.
+
+        Compare with `seen`: the resourceVersions of one kind grow with its writes.
+        """
         return self._version
+
+    def seen(self, resource_version: str) -> bool:
+        """Whether a write that returned this resourceVersion is in the copy by now."""
+        return bool(self._version) and int(resource_version) <= int(self._version)
 
     def __len__(self) -> int:
         return len(self._cache)
@@ -95,6 +124,11 @@ class Informer:
         for obj in self._cache.list():
             handler(None, obj)
 
+    def keep_all(self) -> None:
+        """Keep whole objects from now on; too late once trimmed ones are in the copy."""
+        assert self._trim is without_managed_fields or not self.synced
+        self._trim = without_managed_fields
+
     async def wait_synced(self) -> None:
         """Return once the first list is in the copy."""
         await self._synced.wait()
@@ -104,17 +138,23 @@ class Informer:
         backoff = BACKOFF_SECONDS_MIN
         while True:
             try:
-                if not self._version:
+                if not self._listed:
                     await self._list()
+                    backoff = BACKOFF_SECONDS_MIN
                 await self._watch()
                 backoff = BACKOFF_SECONDS_MIN
                 continue
-            except REQUEST_ERRORS as error:
-                if isinstance(error, ApiError) and error.code == GONE:
-                    log.info("relist kind=%s reason=%s", self.kind.resource, error)
-                    self._version = ""
-                else:
-                    log.warning("retry kind=%s error=%s", self.kind.resource, error)
+            except ApiError as error:
+                log.info("retry kind=%s error=%s", self.kind.resource, error)
+                if error.code == GONE:
+                    self._listed = False
+                elif error.code == NOT_FOUND:  # not served (yet): there are none
+                    self._tell(self._cache.replace(()))
+                    self._listed = False
+                    self._synced.set()
+                    backoff = BACKOFF_SECONDS_MAX
+            except ClientError as error:
+                log.warning("retry kind=%s error=%s", self.kind.resource, error)
             await trio.sleep(backoff * (0.5 + self._host.rng.random()))
             backoff = min(backoff * 2, BACKOFF_SECONDS_MAX)
 
@@ -134,10 +174,9 @@ class Informer:
             continue_ = page.continue_
             if not continue_:
                 break
-        for obj in items:
-            _trim(obj)
-        self._tell(self._cache.replace(items))
+        self._tell(self._cache.replace(map(self._trim, items)))
         self._version = page.resource_version
+        self._listed = True
         self._synced.set()
 
     async def _watch(self) -> None:
@@ -153,8 +192,7 @@ class Informer:
         ) as events:
             async for event_type, obj in events:
                 if event_type != "BOOKMARK":
-                    _trim(obj)
-                    change = self._cache.apply(event_type, obj)
+                    change = self._cache.apply(event_type, self._trim(obj))
                     if change is not None:
                         self._tell((change,))
                 self._version = resource_version(obj)
@@ -174,11 +212,19 @@ class SharedInformers:
         self._nursery = nursery
         self._informers: dict[Kind, Informer] = {}
 
-    def of(self, kind: Kind, indexes: Mapping[str, Index] | None = None) -> Informer:
-        """The informer of the kind, started if it was not; indexes are added to it."""
+    def of(
+        self, kind: Kind, indexes: Mapping[str, Index] | None = None, *, trim: Trim | None = None
+    ) -> Informer:
+        """The informer of the kind, started if it was not; indexes are added to it.
+
+        `trim` counts only if nobody asks for the kind in full, before or after (but before its
+        first list has come).
+        """
         informer = self._informers.get(kind)
+        if informer is not None and trim is None:
+            informer.keep_all()
         if informer is None:
-            informer = self._informers[kind] = Informer(self._api, kind, self._host)
+            informer = self._informers[kind] = Informer(self._api, kind, self._host, trim=trim)
             self._nursery.start_soon(informer.run, name=f"informer {kind.resource}")
         for index, function in (indexes or {}).items():
             informer.add_index(index, function)
@@ -214,6 +260,16 @@ async def open_informer(
         yield informer
 
 
-def _trim(obj: Obj) -> None:
-    """Leave out what no component reads; it is often half of an object."""
+def without_managed_fields(obj: Obj) -> Obj:
+    """The object without what no component reads and what is often half of it."""
     obj["metadata"].pop("managedFields", None)
+    return obj
+
+
+def metadata_only(obj: Obj) -> Obj:
+    """What the garbage collector needs of an object."""
+    return {
+        "apiVersion": obj["apiVersion"],
+        "kind": obj["kind"],
+        "metadata": {k: v for k, v in obj["metadata"].items() if k in OWNERSHIP_FIELDS},
+    }

@@ -1,0 +1,1 @@
+"""The controllers of Kubernetes: each a pure plan and a thin loop around it."""

@@ -1,0 +1,74 @@
+"""What every controller of the manager is given, and the shape all their loops have."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import trio
+from attrs import field, frozen
+
+from k8slite.api.kinds import Kind
+from k8slite.api.meta import Obj, key
+from k8slite.client.api import Api
+from k8slite.client.cache import Index
+from k8slite.client.events import EventRecorder
+from k8slite.client.informer import Informer, SharedInformers
+from k8slite.client.workqueue import WorkQueue
+from raftkv.host import Host
+
+__all__ = ["ControllerTimings", "Context", "enqueue_to"]
+
+
+@frozen(kw_only=True)
+class ControllerTimings:
+    """Kubernetes' own times, in seconds; `k8slite up --fast` and tests shorten them."""
+
+    node_monitor_period: float = 5.0
+    node_monitor_grace: float = 40.0
+    node_startup_grace: float = 60.0
+    node_eviction_rate: float = 0.1
+    """Nodes tainted NoExecute a second; the first one at once."""
+    pod_gc_period: float = 20.0
+    pod_gc_quarantine: float = 40.0
+    """How long a node must be gone before its pods are."""
+    terminated_pods_max: int = 12_500
+    namespace_retry: float = 1.0
+    pod_eviction_default: float = 300.0
+
+
+@frozen
+class Context:
+    """The way to the apiserver, the shared informers, and the nursery of the leader's term."""
+
+    api: Api
+    host: Host
+    informers: SharedInformers
+    nursery: trio.Nursery
+    timings: ControllerTimings = field(factory=ControllerTimings)
+    root_ca: str = ""
+    """PEM of the cluster's authority, published to every namespace."""
+    workers: int = 5
+
+    def informer(self, kind: Kind, **indexes: Index) -> Informer:
+        return self.informers.of(kind, indexes)
+
+    def recorder(self, component: str) -> EventRecorder:
+        """A recorder whose events come from this component, as "deployment-controller"."""
+        recorder = EventRecorder(self.api, self.host, component)
+        self.nursery.start_soon(recorder.run, name=f"events {component}")
+        return recorder
+
+
+Controller = Callable[[Context], Awaitable[None]]
+"""Runs until cancelled."""
+
+
+def enqueue_to(queue: WorkQueue[str]) -> Callable[[Obj | None, Obj | None], None]:
+    """A handler that puts the changed object's own key into the queue."""
+
+    def handler(old: Obj | None, new: Obj | None) -> None:
+        obj = new or old
+        assert obj is not None
+        queue.add(key(obj))
+
+    return handler
