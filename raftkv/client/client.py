@@ -304,11 +304,10 @@ class KvClient:
         if self._leader == connection.address:
             self._leader = None
         if hinted is not None and hinted != connection.address:
-            self._leader = hinted
             if self._avoided.get(hinted, 0.0) <= trio.current_time():
+                self._leader = hinted
                 return
-        else:
-            self.avoid(connection)
+        self.avoid(connection)  # it knows no leader, or one that we could not reach just now
         await self.pause()
 
     async def pause(self) -> None:

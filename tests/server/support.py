@@ -12,6 +12,7 @@ from typing import Any
 import trio
 
 from raftkv.client import KvClient, open_client
+from raftkv.errors import UnknownOutcome
 from raftkv.host import Address, Tls
 from raftkv.os_host import OsHost
 from raftkv.server import Server, ServerConfig, open_server
@@ -118,3 +119,12 @@ def client_of(
     cluster: Cluster, tls: Tls | None = None
 ) -> contextlib.AbstractAsyncContextManager[KvClient]:
     return open_client(cluster.endpoints, OsHost().net, tls=tls, rng=random.Random(1))
+
+
+async def put_surely(kv: KvClient, key: bytes, value: bytes = b"v") -> int:
+    """A put repeated until its outcome is known: fine here, for putting twice does no harm."""
+    while True:
+        try:
+            return await kv.put(key, value)
+        except UnknownOutcome:
+            continue

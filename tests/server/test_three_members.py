@@ -10,7 +10,7 @@ import trio
 from raftkv.client import open_client
 from raftkv.errors import UnknownOutcome
 from raftkv.os_host import OsHost
-from tests.server.support import client_of, open_cluster
+from tests.server.support import client_of, open_cluster, put_surely
 
 
 async def test_write_on_any_read_on_all(tmp_path: Path) -> None:
@@ -46,16 +46,6 @@ async def test_leader_stops_and_comes_back(tmp_path: Path) -> None:
         await put_surely(kv, b"after")
         await cluster.wait_applied()
         assert len({server.replica.machine.hash() for server in cluster.servers.values()}) == 1
-
-
-async def put_surely(kv: object, key: bytes) -> None:
-    """A put repeated until its outcome is known; harmless here, as it is idempotent."""
-    while True:
-        try:
-            await kv.put(key, b"v")  # type: ignore[attr-defined]  # any client
-            return
-        except UnknownOutcome:
-            continue
 
 
 async def test_watch_resumes_over_lost_members(tmp_path: Path) -> None:
