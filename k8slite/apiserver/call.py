@@ -45,6 +45,11 @@ class Call:
         self.kind = kind
         self.warnings: list[str] = []
 
+    @property
+    def namespace(self) -> str:
+        """The namespace of the object; empty for kinds that live in none."""
+        return self.info.namespace if self.kind.namespaced else ""
+
     def param(self, name: str) -> str:
         """A query parameter, empty if absent."""
         return self.request.param(name)

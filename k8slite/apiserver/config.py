@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from attrs import frozen
 
-from raftkv.host import Address
+from raftkv.host import Address, Tls
 
 __all__ = ["ApiserverConfig", "StaticToken", "StoreConfig"]
 
@@ -26,7 +26,7 @@ class StoreConfig:
     """Which store keeps the objects: raftkv members, or memory when no endpoint is given."""
 
     endpoints: tuple[Address, ...] = ()
-    tls: ssl.SSLContext | None = None
+    tls: Tls | None = None
 
 
 @frozen

@@ -12,10 +12,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
 
+from k8slite.api.status import ApiError
 from k8slite.apiserver.auth.authenticate import Authenticator
 from k8slite.apiserver.auth.authorize import Authorizer
 from k8slite.apiserver.auth.jwt import Signer, Verifier
 from k8slite.apiserver.auth.rbac import Rbac
+from k8slite.apiserver.bootstrap.identity import Membership
+from k8slite.apiserver.bootstrap.objects import bootstrap
 from k8slite.apiserver.config import ApiserverConfig
 from k8slite.apiserver.core import Core
 from k8slite.apiserver.http.connection import serve_connection
@@ -80,6 +83,11 @@ async def open_apiserver(
                 nursery.start_soon(_accept, core, pipeline, listener)
             nursery.start_soon(_bookmarks, core)
             nursery.start_soon(_compact, core)
+            membership = Membership(core)
+            if config.bootstrap:
+                await _bootstrap(core)
+                await membership.step()
+                nursery.start_soon(membership.run)
             core.ready["bootstrap"] = True
             yield Apiserver(core)
             nursery.cancel_scope.cancel()
@@ -105,6 +113,18 @@ def _make_core(config: ApiserverConfig, host: Host, store: Store) -> Core:
     )
     authorizer = Authorizer(Rbac(mirror), enabled=config.authorization)
     return Core(config, host, store, mirror, authenticator, authorizer, signer)
+
+
+async def _bootstrap(core: Core) -> None:
+    """Create what is missing; a store without a quorum is waited for."""
+    while True:
+        try:
+            await bootstrap(core)
+            await core.mirror.wait_fresh()
+            return
+        except (KvError, ApiError) as error:
+            log.warning("bootstrap waits for the store: %s", error)
+            await trio.sleep(BOOTSTRAP_RETRY_SECONDS)
 
 
 async def _accept(core: Core, pipeline: Pipeline, listener: Listener) -> None:
@@ -159,3 +179,4 @@ async def _compact(core: Core) -> None:
 
 
 ACCEPT_RETRY_SECONDS = 0.1
+BOOTSTRAP_RETRY_SECONDS = 0.5

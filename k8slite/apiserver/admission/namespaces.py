@@ -18,7 +18,7 @@ async def namespace_lifecycle(call: Call, new: Obj, old: Obj | None) -> None:
     """Raises ApiError 404 (no such namespace) or 403 (it is being terminated)."""
     if old is not None or not call.kind.namespaced or call.kind.resource in _ALWAYS:
         return
-    name = call.info.namespace
+    name = call.namespace
     cache = call.core.mirror.cache(NAMESPACES)
     entry = cache.get("", name)
     if entry is None:

@@ -37,10 +37,10 @@ async def service_account(call: Call, new: Obj, old: Obj | None) -> None:
         return
     name = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
     spec["serviceAccountName"] = spec["serviceAccount"] = name
-    entry = await _look_up(call, SERVICE_ACCOUNTS.resource, call.info.namespace, name)
+    entry = await _look_up(call, SERVICE_ACCOUNTS.resource, call.namespace, name)
     if entry is None:
         message = (
-            f"error looking up service account {call.info.namespace}/{name}: "
+            f"error looking up service account {call.namespace}/{name}: "
             f'serviceaccount "{name}" not found'
         )
         raise forbidden(call.kind, metadata.get("name", ""), message)

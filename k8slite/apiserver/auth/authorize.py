@@ -38,9 +38,9 @@ class Authorizer:
             return Decision(True)
         if asked.path and asked.path in ALWAYS_ALLOWED:
             return Decision(True)
-        if _NODES in user.groups and user.name.startswith(_NODE_PREFIX):
-            if self._node_may(user.name.removeprefix(_NODE_PREFIX), asked):
-                return Decision(True)
+        is_node = _NODES in user.groups and user.name.startswith(_NODE_PREFIX)
+        if is_node and self._node_may(user.name.removeprefix(_NODE_PREFIX), asked):
+            return Decision(True)
         return self.rbac.decide(user, asked)
 
     def _node_may(self, node: str, asked: Attributes) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from k8slite.api.kinds import CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, ROLE_BINDINGS, ROLES
+from k8slite.api.selectors import from_object
 from k8slite.apiserver.call import User
 from k8slite.apiserver.mirror import Mirror
 
@@ -67,9 +68,9 @@ class Rule:
         if asked.group not in self.groups and "*" not in self.groups:
             return False
         resources = self.resources
-        if asked.full_resource not in resources and "*" not in resources:
-            if not asked.subresource or f"*/{asked.subresource}" not in resources:
-                return False
+        any_parent = f"*/{asked.subresource}" if asked.subresource else "*"
+        if resources.isdisjoint((asked.full_resource, "*", any_parent)):
+            return False
         return not self.names or asked.name in self.names
 
 
@@ -144,9 +145,30 @@ class Rbac:
             for entry in cache.entries.values():
                 rules = [Rule(raw) for raw in entry.parsed().get("rules") or ()]
                 self._roles[entry.namespace, entry.name] = rules
+        self._aggregate()
         for cache, kind in ((cluster_bindings, "ClusterRoleBinding"), (bindings, "RoleBinding")):
             for entry in cache.entries.values():
                 self._bind(kind, entry.namespace, entry.name, entry.parsed())
+
+    def _aggregate(self) -> None:
+        """Fill aggregated roles that no controller has filled yet, so that they always work."""
+        given = [
+            (entry.name, entry.parsed(), list(self._roles["", entry.name]))
+            for entry in self._caches[0].entries.values()
+        ]
+        for _ in range(AGGREGATION_DEPTH):
+            for name, role, own in given:
+                selectors = (role.get("aggregationRule") or {}).get("clusterRoleSelectors")
+                if not selectors or own:
+                    continue
+                chosen = [from_object(selector) for selector in selectors]
+                self._roles["", name] = [
+                    rule
+                    for other, given_role, _ in given
+                    if other != name
+                    and any(s.matches(given_role["metadata"].get("labels")) for s in chosen)
+                    for rule in self._roles["", other]
+                ]
 
     def _bind(self, kind: str, namespace: str, name: str, binding: dict[str, Any]) -> None:
         role = binding["roleRef"]
@@ -169,3 +191,5 @@ class Rbac:
 
 
 DECISIONS_MAX = 20_000
+AGGREGATION_DEPTH = 3
+"""view is part of edit, which is part of admin."""

@@ -103,7 +103,7 @@ async def delete(call: Call) -> Response:
     """DELETE of one object."""
     check_write_options(call)
     options = delete_options(call)
-    done = await delete_object(call, call.info.namespace, call.info.name, options)
+    done = await delete_object(call, call.namespace, call.info.name, options)
     return deletion_answer(call, done)
 
 
@@ -155,9 +155,9 @@ async def _attempt(call: Call, entry: Entry, options: DeleteOptions) -> Deletion
         if grace and grace >= metadata.get("deletionGracePeriodSeconds", 0):
             return Deletion(obj, False)
         shortened = options.grace_seconds is not None and metadata.get("deletionGracePeriodSeconds")
-        if finalizers == metadata.get("finalizers", []) and not shortened:
-            if finalizers or grace or not strategy.is_finished(obj):
-                return Deletion(obj, False)
+        unchanged = finalizers == metadata.get("finalizers", []) and not shortened
+        if unchanged and (finalizers or grace or not strategy.is_finished(obj)):
+            return Deletion(obj, False)
         base = parse_time(metadata["deletionTimestamp"]) - metadata.get(
             "deletionGracePeriodSeconds", 0
         )

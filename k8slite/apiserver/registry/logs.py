@@ -46,7 +46,7 @@ async def pod_log(call: Call) -> Response | StreamResponse:
     address = kubelet_address(call, node)
     given = {name: call.param(name) for name in _PASSED_ON if call.param(name)}
     name = pod["metadata"]["name"]
-    path = f"/containerLogs/{call.info.namespace}/{name}/{container}"
+    path = f"/containerLogs/{call.namespace}/{name}/{container}"
     if given:
         path += "?" + urlencode(given)
     stream = await open_kubelet(call, address)

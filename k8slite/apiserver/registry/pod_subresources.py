@@ -85,14 +85,14 @@ async def evict(call: Call) -> Response:
     eviction = decode(call.request.body, call.request.header(b"content-type"), EVICTION).obj
     options = deletes.options_of(eviction.get("deleteOptions") or {}, call)
     await call.core.mirror.wait_fresh()
-    entry = call.core.mirror.cache(call.kind).get(call.info.namespace, call.info.name)
+    entry = call.core.mirror.cache(call.kind).get(call.namespace, call.info.name)
     if entry is None:
         raise not_found(call.kind, call.info.name)
     pod = entry.parsed()
     phase = (pod.get("status") or {}).get("phase")
     if phase not in (*DONE, "Pending") and not pod["metadata"].get("deletionTimestamp"):
         await _spend_budget(call, pod)
-    await deletes.delete_object(call, call.info.namespace, call.info.name, options)
+    await deletes.delete_object(call, call.namespace, call.info.name, options)
     return json_response(201, _CREATED)
 
 
@@ -101,7 +101,7 @@ async def _spend_budget(call: Call, pod: Obj) -> None:
     budgets = []
     labels = pod["metadata"].get("labels")
     cache = call.core.mirror.cache(POD_DISRUPTION_BUDGETS)
-    for entry in cache.select(f"{call.info.namespace}/"):
+    for entry in cache.select(f"{call.namespace}/"):
         selector = (entry.parsed().get("spec") or {}).get("selector")
         if from_object(selector).matches(labels):
             budgets.append(entry)
@@ -139,7 +139,7 @@ async def _spend_budget(call: Call, pod: Obj) -> None:
         "update",
         POD_DISRUPTION_BUDGETS.group,
         POD_DISRUPTION_BUDGETS.version,
-        call.info.namespace,
+        call.namespace,
         POD_DISRUPTION_BUDGETS.plural,
         name,
     )

@@ -48,7 +48,7 @@ async def find(call: Call, *, version: int | None = None) -> Entry:
         await mirror.wait_fresh()
     elif version:
         await mirror.wait_at_least(version)
-    entry = mirror.cache(call.kind).get(call.info.namespace, call.info.name)
+    entry = mirror.cache(call.kind).get(call.namespace, call.info.name)
     if entry is None:
         raise not_found(call.kind, call.info.name)
     return entry
@@ -116,7 +116,7 @@ async def read_slice(call: Call, options: ListOptions) -> Slice:
 
 
 def _prefix(call: Call) -> str:
-    namespace = call.info.namespace
+    namespace = call.namespace
     return f"{namespace}/" if namespace and call.kind.namespaced else ""
 
 

@@ -103,11 +103,11 @@ async def access(call: Call) -> Response:
     await call.core.mirror.wait_fresh()
     review = _read(call)
     spec = review.get("spec") or {}
-    if call.info.namespace:
+    if call.namespace:
         asked = (spec.get("resourceAttributes") or {}).get("namespace", "")
-        if asked != call.info.namespace:
+        if asked != call.namespace:
             raise bad_request(
-                f"spec.resourceAttributes.namespace must match namespace: {call.info.namespace}"
+                f"spec.resourceAttributes.namespace must match namespace: {call.namespace}"
             )
     user = User(spec.get("user", ""), spec.get("uid", ""), tuple(spec.get("groups") or ()))
     return _decide(call, review, user)

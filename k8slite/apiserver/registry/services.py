@@ -36,6 +36,7 @@ class ServiceStrategy(Strategy):
     """See the module."""
 
     returns_deleted = True
+    has_companions = True
 
     def prepare_update(self, call: Call, new: Obj, old: Obj) -> None:
         super().prepare_update(call, new, old)

@@ -28,6 +28,7 @@ class Strategy:
     create_on_update = False
     unconditional_update = True
     returns_deleted = False
+    has_companions = False
 
     def prepare_create(self, call: Call, obj: Obj) -> None:
         """Reset what a creator may not say. After defaults and admission."""
@@ -49,7 +50,7 @@ class Strategy:
     async def companions(self, call: Call, new: Obj | None, old: Obj | None) -> Sequence[Write]:
         """Other keys that must change in the same commit; may fill fields of `new`.
 
-        Called again, with fresh objects, when a commit met a conflict.
+        Called again, with a fresh copy of `new`, when the commit met a conflict.
         """
         return ()
 

@@ -54,7 +54,7 @@ async def create_token(call: Call) -> Response:
     account = entry.parsed()["metadata"]
     now = int(core.now())
     private: Obj = {
-        "namespace": call.info.namespace,
+        "namespace": call.namespace,
         "serviceaccount": {"name": account["name"], "uid": account["uid"]},
     }
     reference = spec.get("boundObjectRef")
@@ -68,7 +68,7 @@ async def create_token(call: Call) -> Response:
         "jti": new_uid(core.host.rng),
         "kubernetes.io": private,
         "nbf": now,
-        "sub": f"system:serviceaccount:{call.info.namespace}:{account['name']}",
+        "sub": f"system:serviceaccount:{call.namespace}:{account['name']}",
     }
     if seconds == WARN_AFTER_SECONDS and audiences == [core.config.service_account_issuer]:
         private["warnafter"] = claims["exp"]
@@ -78,7 +78,7 @@ async def create_token(call: Call) -> Response:
         "apiVersion": "authentication.k8s.io/v1",
         "metadata": {
             "name": account["name"],
-            "namespace": call.info.namespace,
+            "namespace": call.namespace,
             "uid": account["uid"],
             "creationTimestamp": format_time(now),
         },
@@ -103,7 +103,7 @@ def _bind(call: Call, reference: Obj, private: Obj) -> None:
             f"cannot bind token for serviceaccount {call.info.name!r} to this type of object"
         )
     name = reference.get("name", "")
-    entry = call.core.mirror.cache(kind).get(call.info.namespace, name)
+    entry = call.core.mirror.cache(kind).get(call.namespace, name)
     if entry is None:
         raise not_found(kind, name)
     bound = entry.parsed()

@@ -47,10 +47,10 @@ async def watch(call: Call) -> StreamResponse:
         elif version:
             await mirror.wait_at_least(version)
     if call.info.name:
-        key = f"{call.info.namespace}/{call.info.name}" if call.kind.namespaced else call.info.name
+        key = f"{call.namespace}/{call.info.name}" if call.kind.namespaced else call.info.name
     else:
         key = ""
-    prefix = f"{call.info.namespace}/" if call.info.namespace and call.kind.namespaced else ""
+    prefix = f"{call.namespace}/" if call.namespace and call.kind.namespaced else ""
     selection = None if options.selection.empty else options.selection
     subscription = Subscription(
         prefix, key, selection, core.config.watch_queue_events_max, bookmarks=options.bookmarks

@@ -110,7 +110,7 @@ async def create_object(call: Call, obj: Obj) -> Obj:
     if metadata.get("resourceVersion"):
         raise plain_internal("resourceVersion should not be set on objects to be created")
     strategy = strategy_of(kind)
-    fill_created(kind, obj, call.info.namespace, core.now(), core.host.rng)
+    fill_created(kind, obj, call.namespace, core.now(), core.host.rng)
     apply_defaults(kind, obj)
     await admit(call, obj, None)
     strategy.prepare_create(call, obj)
@@ -133,7 +133,7 @@ def _check_namespace(call: Call, metadata: Obj) -> None:
         return
     if not call.kind.namespaced:
         metadata.pop("namespace")
-    elif said != call.info.namespace:
+    elif said != call.namespace:
         raise bad_request(
             "the namespace of the provided object does not match the namespace sent on the request"
         )
@@ -165,7 +165,11 @@ async def commit(call: Call, strategy: Strategy, new: Obj, old: Entry | None) ->
         if old is None:
             metadata.pop("resourceVersion", None)
         return new
-    for _ in range(ATTEMPTS_MAX):
+    pristine = copy(new) if strategy.has_companions else new
+    for attempt in range(ATTEMPTS_MAX):
+        if attempt:
+            new = copy(pristine)
+            metadata = new["metadata"]
         companions = await strategy.companions(call, new, before)
         stored = to_stored(kind, new)
         value = encode(stored)
@@ -271,13 +275,13 @@ async def modify(call: Call, transform: Transform, *, part: str = "main") -> Cha
     """
     mirror, kind = call.core.mirror, call.kind
     cache = mirror.cache(kind)
-    entry = cache.get(call.info.namespace, call.info.name)
+    entry = cache.get(call.namespace, call.info.name)
     fresh = False
     for _ in range(ATTEMPTS_MAX):
         if entry is None and not fresh:
             await mirror.wait_fresh()
             fresh = True
-            entry = cache.get(call.info.namespace, call.info.name)
+            entry = cache.get(call.namespace, call.info.name)
         if entry is None:
             raise not_found(kind, call.info.name)
         try:
@@ -290,7 +294,7 @@ async def modify(call: Call, transform: Transform, *, part: str = "main") -> Cha
             entry = None
             if moved.current is not None:
                 item = moved.current
-                key = f"{call.info.namespace}/{call.info.name}" if kind.namespaced else ""
+                key = f"{call.namespace}/{call.info.name}" if kind.namespaced else ""
                 entry = Entry(
                     key or call.info.name, item.revision, body_of(item.value, item.revision)
                 )
@@ -347,7 +351,7 @@ async def _require_newest(call: Call, entry: Entry, *, fresh: bool) -> None:
     if fresh:
         return
     await call.core.mirror.wait_fresh()
-    newest = call.core.mirror.cache(call.kind).get(call.info.namespace, call.info.name)
+    newest = call.core.mirror.cache(call.kind).get(call.namespace, call.info.name)
     if newest is None or newest.revision != entry.revision:
         raise _Stale
 
