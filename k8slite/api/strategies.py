@@ -68,9 +68,8 @@ def _reset_status(kind: Kind, obj: Obj) -> None:
         return
     obj["status"] = {}
     apply_defaults(kind, obj)
-    if not obj["status"]:
-        if kind.resource in _STATUS_OPTIONAL:
-            del obj["status"]
+    if not obj["status"] and kind.resource in _STATUS_OPTIONAL:
+        del obj["status"]
 
 
 _STATUS_OPTIONAL = frozenset(("resourceclaims.resource.k8s.io", "servicecidrs.networking.k8s.io"))

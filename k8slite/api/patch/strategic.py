@@ -48,7 +48,7 @@ def _merge_map(type_: Type | None, original: Obj, patch: Obj) -> Obj:
     """Merges `patch` into `original` (changed in place). `type_` None: a map or unknown data."""
     directive = patch.pop(_PATCH, None)
     if directive == "replace":
-        return _stripped(patch)
+        return _stripped_map(patch)
     if directive == "delete":
         return {}
     if directive not in (None, "merge"):
@@ -81,7 +81,7 @@ def _merge_dict(field: Field | None, original: Obj, value: Obj) -> Obj:
     strategy = field.patch_strategy.split(",") if field is not None else []
     if "replace" in strategy:
         value.pop(_PATCH, None)
-        return _stripped(value)
+        return _stripped_map(value)
     inner = field.type if field is not None and field.code == "@" and not field.shape else None
     return _merge_map(inner, original, value)
 
@@ -93,6 +93,11 @@ def _fresh(field: Field | None, value: Any) -> Any:
     if isinstance(value, list) and field is not None and "merge" in field.patch_strategy:
         return _merge_list(field, [], value, None)
     return _stripped(value)
+
+
+def _stripped_map(value: Obj) -> Obj:
+    stripped: Obj = _stripped(value)
+    return stripped
 
 
 def _stripped(value: Any) -> Any:

@@ -111,7 +111,7 @@ def _pod_affinity_term(term: Obj, path: str, errors: Errors) -> None:
             label_selector(term[field], f"{path}.{field}", errors)
     for field in ("matchLabelKeys", "mismatchLabelKeys"):
         _label_keys(term, field, path, errors)
-    for i, space in enumerate(term.get("namespaces") or ()):
+    for space in term.get("namespaces") or ():
         check_all(names.check_dns_label(space), f"{path}.namespace", space, errors)
     key = term.get("topologyKey", "")
     if not key:

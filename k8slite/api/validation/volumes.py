@@ -336,7 +336,10 @@ def _azure_disk(source: Obj, path: str, errors: Errors) -> None:
         )
     kind = source.get("kind", "Shared")
     one_of(kind, ("Dedicated", "Managed", "Shared"), f"{path}.kind", errors)
-    managed = "/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}"
+    managed = (
+        "/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/"
+        "{disk-id}"
+    )
     blob = "https://{account-name}.blob.core.windows.net/{container-name}/{disk-name}.vhd"
     if kind == "Managed" and not uri.startswith("/subscriptions/"):
         errors.append(not_supported(f"{path}.diskURI", uri, (managed,)))
