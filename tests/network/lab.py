@@ -30,12 +30,13 @@ while True:
 """
 CLIENT = """
 import socket, sys
-try:
-    with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=2) as connection:
-        connection.settimeout(5)
-        print(connection.recv(200).decode())
-except OSError as error:
-    print("error", error.errno or "timeout")
+for _ in range(int(sys.argv[3])):
+    try:
+        with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=2) as connection:
+            connection.settimeout(5)
+            print(connection.recv(200).decode())
+    except OSError as error:
+        print("error", error.errno or "timeout")
 """
 
 
@@ -83,9 +84,13 @@ class Lab:
         assert process.stdout.readline() == "ready\n"
 
     def ask(self, netns: str, address: str, port: int) -> str:
-        done = self.run(netns, ["python3", "-c", CLIENT, address, str(port)])
+        return self.ask_often(netns, address, port, 1)[0]
+
+    def ask_often(self, netns: str, address: str, port: int, times: int) -> list[str]:
+        """The answers to so many connections one after the other, or "error ERRNO"."""
+        done = self.run(netns, ["python3", "-c", CLIENT, address, str(port), str(times)])
         assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+        return done.stdout.splitlines()
 
     def pings(self, netns: str, address: str) -> bool:
         return self.run(netns, ["busybox", "ping", "-c1", "-W2", address]).returncode == 0

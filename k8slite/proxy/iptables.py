@@ -1,0 +1,121 @@
+"""Writes a table as iptables rules, into the network namespace of this process.
+
+Remembers what it wrote, and writes only the chains that changed. What an earlier life left is
+read back once, at the first sync: its jumps are kept, its chains replaced or deleted.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import subprocess
+from collections.abc import Sequence
+from typing import Final
+
+import trio
+
+from k8slite.proxy.rules import JUMPS, Chains, build_chains, changes
+from k8slite.proxy.table import Table
+from k8slite.proxy.writer import WriteFailed
+
+__all__ = ["IptablesWriter"]
+
+log = logging.getLogger(__name__)
+
+PREFIX: Final = "KUBE-"
+LOCK_SECONDS: Final = 10
+
+
+class IptablesWriter:
+    """`command` comes before every program: a way into a namespace, for tests."""
+
+    def __init__(self, cluster_cidr: str, *, command: Sequence[str] = ()) -> None:
+        self._cluster_cidr = cluster_cidr
+        self._command = list(command)
+        self._written: Chains | None = None
+
+    async def sync(self, table: Table) -> list[str]:
+        """See `Writer`. Rules are all or nothing."""
+        wanted = build_chains(table, self._cluster_cidr)
+        jumps = ""
+        written = self._written
+        if written is None:
+            written, present = await self._read()
+            jumps = _jumps([jump for jump in JUMPS if jump not in present])
+        text = changes(written, wanted)
+        if text:
+            await self._restore(text)
+        if jumps:
+            await self._restore(jumps)
+        self._written = wanted
+        if text:
+            log.debug("rules written bytes=%d ports=%d", len(text), len(table))
+        return []
+
+    async def cleanup(self) -> None:
+        """Remove our jumps, then our chains, also those of an earlier life."""
+        chains, present = await self._read()
+        self._written = None
+        if not chains and not present:
+            return
+        lines: list[str] = []
+        for table in ("filter", "nat"):
+            jumps = [f"-D {chain} {rule}" for where, chain, rule in present if where == table]
+            names = [name for where, name in chains if where == table]
+            lines.append(f"*{table}")
+            lines += [f":{name} - [0:0]" for name in names]
+            lines += jumps
+            lines += [f"-X {name}" for name in names]
+            lines.append("COMMIT")
+        await self._restore("\n".join(lines) + "\n")
+
+    async def _read(self) -> tuple[Chains, list[tuple[str, str, str]]]:
+        """Our chains that exist (their contents are not believed), and our jumps."""
+        chains: Chains = {}
+        present: list[tuple[str, str, str]] = []
+        for table in ("filter", "nat"):
+            text = await self._run(["iptables-save", "-t", table], "")
+            for line in text.splitlines():
+                words = shlex.split(line) if line.startswith((":", "-A")) else []
+                if not words:
+                    continue
+                if line.startswith(f":{PREFIX}"):
+                    chains[table, words[0][1:]] = ("unknown",)
+                elif not words[1].startswith(PREFIX) and words[-1].startswith(PREFIX):
+                    present += [
+                        jump
+                        for jump in JUMPS
+                        if jump[:2] == (table, words[1])
+                        and jump[2].endswith(f" {words[-1]}")
+                        and jump not in present
+                    ]
+        return chains, present
+
+    async def _restore(self, text: str) -> None:
+        command = ["iptables-restore", "--noflush", "-w", str(LOCK_SECONDS)]
+        await self._run(command, text)
+
+    async def _run(self, command: list[str], text: str) -> str:
+        try:
+            done = await trio.run_process(
+                [*self._command, *command],
+                stdin=text.encode(),
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise WriteFailed(f"{command[0]} can't be run: {error}") from error
+        if done.returncode:
+            errors = done.stderr.decode(errors="replace").strip()
+            raise WriteFailed(f"{command[0]} failed with {done.returncode}: {errors}")
+        return done.stdout.decode(errors="replace")
+
+
+def _jumps(missing: Sequence[tuple[str, str, str]]) -> str:
+    lines: list[str] = []
+    for table in ("filter", "nat"):
+        own = [f"-I {chain} {rule}" for where, chain, rule in missing if where == table]
+        if own:
+            lines += [f"*{table}", *reversed(own), "COMMIT"]
+    return "\n".join(lines) + "\n" if lines else ""

@@ -1,0 +1,270 @@
+"""From a table to the chains of iptables, in kube-proxy's own words. Pure.
+
+Chain names, comments and the order of rules are those of kube-proxy's iptables mode, so that
+what people know about reading them holds here. A chain's name is a hash of the port's name and
+protocol, and so stays the same as long as the port exists: a change of endpoints changes the
+chains of that service and no others.
+
+    PREROUTING, OUTPUT -> KUBE-SERVICES -> KUBE-SVC-... (cluster IP) -> KUBE-SEP-... -> DNAT
+                                        -> KUBE-NODEPORTS -> KUBE-EXT-... -> KUBE-SVC-... or, for
+                                           the external policy Local, KUBE-SVL-...
+    POSTROUTING -> KUBE-POSTROUTING: masquerades what KUBE-MARK-MASQ has marked
+    filter: KUBE-SERVICES and KUBE-EXTERNAL-SERVICES reject what has no endpoints
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from k8slite.proxy.table import Endpoint, ServicePort, Table
+
+__all__ = ["Chains", "JUMPS", "build_chains", "changes"]
+
+Chains = dict[tuple[str, str], tuple[str, ...]]
+"""(table, chain) to its rules, without the leading "-A CHAIN "."""
+
+MARK: Final = "0x4000"
+NODE_PORTS_NOTE: Final = (
+    '"kubernetes service nodeports; NOTE: this must be the last rule in this chain"'
+)
+_NEW: Final = "-m conntrack --ctstate NEW"
+_PORTALS: Final = f'{_NEW} -m comment --comment "kubernetes service portals" -j KUBE-SERVICES'
+_EXTERNAL: Final = (
+    f'{_NEW} -m comment --comment "kubernetes externally-visible service portals" '
+    "-j KUBE-EXTERNAL-SERVICES"
+)
+JUMPS: Final[tuple[tuple[str, str, str], ...]] = (
+    ("nat", "PREROUTING", '-m comment --comment "kubernetes service portals" -j KUBE-SERVICES'),
+    ("nat", "OUTPUT", '-m comment --comment "kubernetes service portals" -j KUBE-SERVICES'),
+    (
+        "nat",
+        "POSTROUTING",
+        '-m comment --comment "kubernetes postrouting rules" -j KUBE-POSTROUTING',
+    ),
+    ("filter", "INPUT", _EXTERNAL),
+    ("filter", "FORWARD", _EXTERNAL),
+    ("filter", "FORWARD", _PORTALS),
+    ("filter", "OUTPUT", _PORTALS),
+    (
+        "filter",
+        "FORWARD",
+        '-m comment --comment "kubernetes forwarding rules" -j KUBE-FORWARD',
+    ),
+)
+"""(table, built-in chain, rule): what leads into our chains. They go to the head."""
+
+
+def build_chains(table: Table, cluster_cidr: str) -> Chains:
+    """All chains for a table. `cluster_cidr`: the pods' range; others reach a cluster IP
+    masqueraded, for their answers must come back through this node."""
+    services: list[str] = []
+    node_ports: list[str] = []
+    rejects: list[str] = []
+    external_rejects: list[str] = []
+    chains: Chains = {}
+    for entry in table.values():
+        _service_chains(entry, cluster_cidr, chains)
+        services += _portals(entry)
+        node_ports += _node_port(entry)
+        rejects += _internal_rejects(entry)
+        external_rejects += _external_rejects(entry)
+    services.append(
+        f"-m comment --comment {NODE_PORTS_NOTE} -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS"
+    )
+    chains["nat", "KUBE-SERVICES"] = tuple(services)
+    chains["nat", "KUBE-NODEPORTS"] = tuple(node_ports)
+    chains["nat", "KUBE-MARK-MASQ"] = (f"-j MARK --or-mark {MARK}",)
+    chains["nat", "KUBE-POSTROUTING"] = (
+        f"-m mark ! --mark {MARK}/{MARK} -j RETURN",
+        f"-j MARK --xor-mark {MARK}",
+        '-m comment --comment "kubernetes service traffic requiring SNAT" '
+        "-j MASQUERADE --random-fully",
+    )
+    chains["filter", "KUBE-SERVICES"] = tuple(rejects)
+    chains["filter", "KUBE-EXTERNAL-SERVICES"] = tuple(external_rejects)
+    chains["filter", "KUBE-FORWARD"] = (
+        "-m conntrack --ctstate INVALID -j DROP",
+        f'-m comment --comment "kubernetes forwarding rules" -m mark --mark {MARK}/{MARK} '
+        "-j ACCEPT",
+        '-m comment --comment "kubernetes forwarding conntrack rule" '
+        "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+    )
+    return chains
+
+
+def _hash(*parts: str) -> str:
+    digest = hashlib.sha256("".join(parts).encode()).digest()
+    return base64.b32encode(digest).decode()[:16]
+
+
+def _chain(prefix: str, entry: ServicePort) -> str:
+    return f"KUBE-{prefix}-{_hash(entry.key, entry.protocol.lower())}"
+
+
+def _endpoint_chain(entry: ServicePort, endpoint: Endpoint) -> str:
+    return f"KUBE-SEP-{_hash(entry.key, entry.protocol.lower(), str(endpoint))}"
+
+
+def _match(entry: ServicePort, address: str = "", port: int = 0) -> str:
+    protocol = entry.protocol.lower()
+    destination = f"-d {address}/32 " if address else ""
+    return f"-m {protocol} -p {protocol} {destination}--dport {port or entry.port}"
+
+
+def _comment(text: str) -> str:
+    return f'-m comment --comment "{text}"'
+
+
+def _is_external(entry: ServicePort) -> bool:
+    return bool(entry.node_port or entry.external_ips)
+
+
+def _portals(entry: ServicePort) -> list[str]:
+    """The rules of nat KUBE-SERVICES: from a service's addresses to its chains."""
+    rules = []
+    if entry.cluster_endpoints:
+        chain = _chain("SVL" if entry.internal_local else "SVC", entry)
+        rules.append(
+            f"{_comment(entry.key + ' cluster IP')} {_match(entry, entry.cluster_ip)} -j {chain}"
+        )
+    if entry.endpoints:
+        rules += [
+            f"{_comment(entry.key + ' external IP')} {_match(entry, ip)} -j {_chain('EXT', entry)}"
+            for ip in entry.external_ips
+        ]
+    return rules
+
+
+def _node_port(entry: ServicePort) -> list[str]:
+    if not entry.node_port or not entry.endpoints:
+        return []
+    match = _match(entry, "", entry.node_port)
+    return [f"{_comment(entry.key)} {match} -j {_chain('EXT', entry)}"]
+
+
+def _internal_rejects(entry: ServicePort) -> list[str]:
+    if entry.cluster_endpoints:
+        return []
+    if entry.endpoints:
+        comment, verdict = _comment(f"{entry.key} has no local endpoints"), "DROP"
+    else:
+        comment, verdict = _comment(f"{entry.key} has no endpoints"), "REJECT"
+    return [f"{comment} {_match(entry, entry.cluster_ip)} -j {verdict}"]
+
+
+def _external_rejects(entry: ServicePort) -> list[str]:
+    if not _is_external(entry) or entry.external_endpoints:
+        return []
+    if entry.endpoints:
+        comment, verdict = _comment(f"{entry.key} has no local endpoints"), "DROP"
+    else:
+        comment, verdict = _comment(f"{entry.key} has no endpoints"), "REJECT"
+    rules = [f"{comment} {_match(entry, ip)} -j {verdict}" for ip in entry.external_ips]
+    if entry.node_port:
+        match = _match(entry, "", entry.node_port)
+        rules.append(f"{comment} -m addrtype --dst-type LOCAL {match} -j {verdict}")
+    return rules
+
+
+def _service_chains(entry: ServicePort, cluster_cidr: str, chains: Chains) -> None:
+    """KUBE-SVC (all endpoints), KUBE-SVL (local ones), KUBE-EXT and the KUBE-SEPs of a port."""
+    if not entry.endpoints:
+        return
+    external = _is_external(entry)
+    needs_all = not entry.internal_local or external
+    needs_local = (entry.internal_local or (entry.external_local and external)) and bool(
+        entry.local_endpoints
+    )
+    outsiders = (
+        f"{_comment(entry.key + ' cluster IP')} {_match(entry, entry.cluster_ip)} "
+        f"! -s {cluster_cidr} -j KUBE-MARK-MASQ"
+    )
+    used: dict[Endpoint, None] = {}
+    if needs_all:
+        first = [] if entry.internal_local or not cluster_cidr else [outsiders]
+        chains["nat", _chain("SVC", entry)] = (*first, *_choose(entry, entry.endpoints))
+        used.update(dict.fromkeys(entry.endpoints))
+    if needs_local:
+        first = [outsiders] if entry.internal_local and cluster_cidr else []
+        chains["nat", _chain("SVL", entry)] = (*first, *_choose(entry, entry.local_endpoints))
+        used.update(dict.fromkeys(entry.local_endpoints))
+    if external:
+        chains["nat", _chain("EXT", entry)] = tuple(_external_chain(entry, cluster_cidr))
+    for endpoint in used:
+        chains["nat", _endpoint_chain(entry, endpoint)] = _endpoint_rules(entry, endpoint)
+
+
+def _external_chain(entry: ServicePort, cluster_cidr: str) -> Iterable[str]:
+    everywhere = _chain("SVC", entry)
+    if not entry.external_local:
+        yield f"{_comment(f'masquerade traffic for {entry.key} external destinations')} " + (
+            "-j KUBE-MARK-MASQ"
+        )
+        yield f"-j {everywhere}"
+        return
+    if cluster_cidr:
+        comment = _comment(f"pod traffic for {entry.key} external destinations")
+        yield f"{comment} -s {cluster_cidr} -j {everywhere}"
+    own = "-m addrtype --src-type LOCAL"
+    comment = _comment(f"masquerade LOCAL traffic for {entry.key} external destinations")
+    yield f"{comment} {own} -j KUBE-MARK-MASQ"
+    comment = _comment(f"route LOCAL traffic for {entry.key} external destinations")
+    yield f"{comment} {own} -j {everywhere}"
+    if entry.local_endpoints:
+        yield f"-j {_chain('SVL', entry)}"
+
+
+def _choose(entry: ServicePort, endpoints: Sequence[Endpoint]) -> Iterable[str]:
+    """An endpoint at random, each with the same probability; first, where asked, the one that
+    this client had before."""
+    if entry.affinity_seconds:
+        for endpoint in endpoints:
+            chain = _endpoint_chain(entry, endpoint)
+            yield (
+                f"{_comment(f'{entry.key} -> {endpoint}')} -m recent --name {chain} --rcheck "
+                f"--seconds {entry.affinity_seconds} --reap -j {chain}"
+            )
+    for index, endpoint in enumerate(endpoints):
+        comment = _comment(f"{entry.key} -> {endpoint}")
+        chain = _endpoint_chain(entry, endpoint)
+        left = len(endpoints) - index
+        chance = f"-m statistic --mode random --probability {1 / left:0.10f} " if left > 1 else ""
+        yield f"{comment} {chance}-j {chain}"
+
+
+def _endpoint_rules(entry: ServicePort, endpoint: Endpoint) -> tuple[str, ...]:
+    """A pod that is led back to itself must be answered through the node, hence masqueraded."""
+    comment = _comment(entry.key)
+    protocol = entry.protocol.lower()
+    recent = ""
+    if entry.affinity_seconds:
+        recent = f"-m recent --name {_endpoint_chain(entry, endpoint)} --set "
+    return (
+        f"{comment} -s {endpoint.ip}/32 -j KUBE-MARK-MASQ",
+        f"{comment} {recent}-m {protocol} -p {protocol} -j DNAT --to-destination {endpoint}",
+    )
+
+
+def changes(old: Chains, new: Chains) -> str:
+    """The input of `iptables-restore --noflush` that makes the old chains the new ones.
+
+    Only chains that differ are written. Empty where nothing does. A chain that goes is emptied
+    and deleted after the rules that led to it are gone, all in one transaction a table.
+    """
+    lines: list[str] = []
+    for table in ("filter", "nat"):
+        names = [name for where, name in new if where == table]
+        changed = [name for name in names if old.get((table, name)) != new[table, name]]
+        gone = [name for where, name in old if where == table and (table, name) not in new]
+        if not changed and not gone:
+            continue
+        lines.append(f"*{table}")
+        lines += [f":{name} - [0:0]" for name in (*changed, *gone)]
+        for name in changed:
+            lines += [f"-A {name} {rule}" for rule in new[table, name]]
+        lines += [f"-X {name}" for name in gone]
+        lines.append("COMMIT")
+    return "\n".join(lines) + "\n" if lines else ""

@@ -1,0 +1,185 @@
+"""From Services and EndpointSlices to what a node must forward. Pure.
+
+The rules are kube-proxy's:
+
+- A service has an entry per port, unless it is headless, an ExternalName, or another proxy's
+  (label `service.kubernetes.io/service-proxy-name`). IPv4 alone.
+- Endpoints are the ready ones. Where a service has none, those that are terminating but still
+  serve take over, so that a rollout that ends all old pods at once loses no connection.
+- Traffic policy Local restricts to endpoints of this node: the internal one what comes to the
+  cluster IP, the external one what comes to node ports and external addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import attrs
+
+from k8slite.api.meta import Obj
+
+__all__ = ["Endpoint", "ServicePort", "Table", "build_table"]
+
+PROXY_NAME_LABEL: Final = "service.kubernetes.io/service-proxy-name"
+HEADLESS_LABEL: Final = "service.kubernetes.io/headless"
+SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"
+AFFINITY_SECONDS: Final = 10800
+
+
+@attrs.frozen(order=True)
+class Endpoint:
+    """Where a connection may go; `local`: on this node."""
+
+    ip: str
+    port: int
+    local: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.ip}:{self.port}"
+
+
+@attrs.frozen
+class ServicePort:
+    """One port of one service.
+
+    `external_ips`: also those of the load balancer. `node_port` 0: none. `affinity_seconds` 0:
+    none. `cluster_endpoints` serve the cluster IP, `external_endpoints` all the rest; the latter
+    are this node's own under the external policy Local.
+    """
+
+    namespace: str
+    name: str
+    port_name: str
+    protocol: str
+    cluster_ip: str
+    port: int
+    node_port: int = 0
+    external_ips: tuple[str, ...] = ()
+    affinity_seconds: int = 0
+    internal_local: bool = False
+    external_local: bool = False
+    endpoints: tuple[Endpoint, ...] = ()
+    """All usable ones, on whatever node."""
+
+    @property
+    def key(self) -> str:
+        """kube-proxy's name of the port: "namespace/name:port name"."""
+        suffix = f":{self.port_name}" if self.port_name else ""
+        return f"{self.namespace}/{self.name}{suffix}"
+
+    @property
+    def local_endpoints(self) -> tuple[Endpoint, ...]:
+        return tuple(endpoint for endpoint in self.endpoints if endpoint.local)
+
+    @property
+    def cluster_endpoints(self) -> tuple[Endpoint, ...]:
+        return self.local_endpoints if self.internal_local else self.endpoints
+
+    @property
+    def external_endpoints(self) -> tuple[Endpoint, ...]:
+        return self.local_endpoints if self.external_local else self.endpoints
+
+
+Table = dict[tuple[str, str], ServicePort]
+"""By (key, protocol), sorted."""
+
+
+def build_table(services: Iterable[Obj], slices: Iterable[Obj], node_name: str) -> Table:
+    """What this node must forward, from all services and all their slices."""
+    by_service: dict[tuple[str, str], list[Obj]] = {}
+    for each in slices:
+        metadata = each["metadata"]
+        service = (metadata.get("labels") or {}).get(SERVICE_NAME_LABEL)
+        if service and each.get("addressType") == "IPv4":
+            by_service.setdefault((metadata["namespace"], service), []).append(each)
+    entries = [
+        entry
+        for service in services
+        if _is_ours(service)
+        for entry in _service_ports(
+            service,
+            by_service.get((service["metadata"]["namespace"], service["metadata"]["name"]), []),
+            node_name,
+        )
+    ]
+    entries.sort(key=lambda entry: (entry.key, entry.protocol))
+    return {(entry.key, entry.protocol): entry for entry in entries}
+
+
+def _is_ours(service: Obj) -> bool:
+    labels = service["metadata"].get("labels") or {}
+    spec = service["spec"]
+    return (
+        PROXY_NAME_LABEL not in labels
+        and HEADLESS_LABEL not in labels
+        and spec.get("type") != "ExternalName"
+        and bool(_cluster_ip(spec))
+    )
+
+
+def _cluster_ip(spec: dict[str, Any]) -> str:
+    addresses = spec.get("clusterIPs") or [spec.get("clusterIP") or ""]
+    return next((ip for ip in addresses if ip not in ("", "None") and ":" not in ip), "")
+
+
+def _service_ports(service: Obj, slices: list[Obj], node_name: str) -> list[ServicePort]:
+    spec = service["spec"]
+    metadata = service["metadata"]
+    external = [ip for ip in spec.get("externalIPs") or () if ":" not in ip]
+    balancer = (service.get("status") or {}).get("loadBalancer") or {}
+    if spec.get("type") == "LoadBalancer":
+        for ingress in balancer.get("ingress") or ():
+            ip = ingress.get("ip", "")
+            if ip and ":" not in ip and ingress.get("ipMode", "VIP") == "VIP":
+                external.append(ip)
+    affinity = 0
+    if spec.get("sessionAffinity") == "ClientIP":
+        config = (spec.get("sessionAffinityConfig") or {}).get("clientIP") or {}
+        affinity = config.get("timeoutSeconds") or AFFINITY_SECONDS
+    return [
+        ServicePort(
+            namespace=metadata["namespace"],
+            name=metadata["name"],
+            port_name=port.get("name") or "",
+            protocol=port.get("protocol") or "TCP",
+            cluster_ip=_cluster_ip(spec),
+            port=port["port"],
+            node_port=port.get("nodePort") or 0,
+            external_ips=tuple(dict.fromkeys(external)),
+            affinity_seconds=affinity,
+            internal_local=spec.get("internalTrafficPolicy") == "Local",
+            external_local=spec.get("externalTrafficPolicy") == "Local",
+            endpoints=_endpoints(
+                slices, port.get("name") or "", port.get("protocol") or "TCP", node_name
+            ),
+        )
+        for port in spec.get("ports") or ()
+    ]
+
+
+def _endpoints(
+    slices: list[Obj], port_name: str, protocol: str, node_name: str
+) -> tuple[Endpoint, ...]:
+    ready: dict[tuple[str, int], Endpoint] = {}
+    serving: dict[tuple[str, int], Endpoint] = {}
+    for each in slices:
+        numbers = [
+            port["port"]
+            for port in each.get("ports") or ()
+            if (port.get("name") or "") == port_name
+            and (port.get("protocol") or "TCP") == protocol
+            and port.get("port")
+        ]
+        for endpoint in each.get("endpoints") or ():
+            conditions = endpoint.get("conditions") or {}
+            is_ready = conditions.get("ready")
+            still_serves = conditions.get("serving") and conditions.get("terminating")
+            for number in numbers:
+                for ip in endpoint.get("addresses") or ():
+                    found = Endpoint(ip, number, endpoint.get("nodeName") == node_name)
+                    if is_ready is None or is_ready:
+                        ready[ip, number] = found
+                    elif still_serves:
+                        serving[ip, number] = found
+    return tuple(sorted((ready or serving).values()))
