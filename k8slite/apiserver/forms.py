@@ -15,6 +15,7 @@ from attrs import frozen
 from k8slite.api.kinds import Kind
 from k8slite.api.meta import Obj
 from k8slite.api.status import not_acceptable
+from k8slite.api.tables import to_table
 from k8slite.apiserver.conversion import from_stored, is_stored_version
 from k8slite.apiserver.http.message import Request, Response
 from k8slite.apiserver.objects import decode_body, list_bytes, object_bytes
@@ -143,8 +144,6 @@ class Form:
         }
 
     def _table(self, kind: Kind, objects: Iterable[Obj], now: float, metadata: Obj) -> Obj:
-        from k8slite.api.table import to_table
-
         table = to_table(kind, list(objects), now, metadata, self.include_object)
         if self.version != "v1":
             table["apiVersion"] = f"{_META}/{self.version}"

@@ -8,6 +8,7 @@ import orjson
 
 from k8slite.api.status import ApiError, method_not_supported
 from k8slite.apiserver.core import Core
+from k8slite.apiserver.discovery import serve_api, serve_apis
 from k8slite.apiserver.http.message import Request, Response, json_response
 from k8slite.apiserver.requestinfo import RequestInfo
 
@@ -114,8 +115,24 @@ def _openid(core: Core, request: Request) -> Response:
     )
 
 
+def _api(core: Core, request: Request) -> Response:
+    return _or_not_found(serve_api(core, request))
+
+
+def _apis(core: Core, request: Request) -> Response:
+    return _or_not_found(serve_apis(core, request))
+
+
+def _or_not_found(answer: Response | None) -> Response:
+    if answer is None:
+        raise ApiError(404, PAGE_NOT_FOUND, "404 page not found")
+    return answer
+
+
 PATHS: dict[str, Callable[[Core, Request], Response]] = {
     "/": _root,
+    "/api": _api,
+    "/apis": _apis,
     "/version": _version,
     "/healthz": _health,
     "/livez": _health,
@@ -124,6 +141,8 @@ PATHS: dict[str, Callable[[Core, Request], Response]] = {
     "/.well-known/openid-configuration": _openid,
 }
 PREFIXES: tuple[tuple[str, Callable[[Core, Request], Response]], ...] = (
+    ("/api/", _api),
+    ("/apis/", _apis),
     ("/healthz/", _health),
     ("/livez/", _health),
     ("/readyz/", _health),

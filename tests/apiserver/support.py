@@ -90,8 +90,11 @@ class Session:
         token: str | None = None,
     ) -> tuple[int, Any]:
         """Status and decoded answer (or its text); `headers` and `text` hold the rest."""
-        await self.stream.send_all(encode_request(method, path, body, content_type, accept,
-                                                  self.token if token is None else token))
+        await self.stream.send_all(
+            encode_request(
+                method, path, body, content_type, accept, self.token if token is None else token
+            )
+        )
         answer = Answer()
         while not answer.done:
             data = await self.stream.receive_some(65536)
@@ -112,8 +115,10 @@ def encode_request(
         lines.append(f"Authorization: Bearer {token}")
     data = b""
     if body is not None:
-        data = body if isinstance(body, bytes) else (
-            body.encode() if isinstance(body, str) else orjson.dumps(body)
+        data = (
+            body
+            if isinstance(body, bytes)
+            else (body.encode() if isinstance(body, str) else orjson.dumps(body))
         )
         lines += [f"Content-Type: {content_type}", f"Content-Length: {len(data)}"]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + data

@@ -135,7 +135,11 @@ async def test_compacted_history_is_an_error(store: Store) -> None:
     await store.compact(last)
     with pytest.raises(Compacted):
         await store.page(key, prefix_end(key), 0, first)
-    with trio.fail_after(10), pytest.raises(Compacted):
+
+    async def watch_it() -> None:
         async with store.watch(key, first) as watch:
             async for _ in watch:
                 pass
+
+    with trio.fail_after(10), pytest.raises(Compacted):
+        await watch_it()

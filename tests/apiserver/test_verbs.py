@@ -97,7 +97,7 @@ async def test_a_pod_gets_account_token_tolerations_priority(session: Session) -
     spec = made["spec"]
     assert spec["serviceAccountName"] == "default"
     assert spec["priority"] == 0
-    assert [v["name"] for v in spec["volumes"]][0].startswith("kube-api-access-")
+    assert next(v["name"] for v in spec["volumes"]).startswith("kube-api-access-")
     assert len(spec["tolerations"]) == 2
     assert made["status"]["phase"] == "Pending"
     status, refused = await session.call("POST", PODS, pod("q", serviceAccountName="nope"))
@@ -116,8 +116,7 @@ async def test_a_bound_pod_is_deleted_gracefully(session: Session) -> None:
     status, refused = await session.call("POST", f"{PODS}/p/binding", binding)
     assert (status, refused["message"]) == (
         409,
-        'Operation cannot be fulfilled on pods/binding "p": '
-        'pod p is already assigned to node "n1"',
+        'Operation cannot be fulfilled on pods/binding "p": pod p is already assigned to node "n1"',
     )
     status, marked = await session.call("DELETE", f"{PODS}/p")
     assert status == 200
@@ -143,7 +142,7 @@ async def test_finalizers_hold_an_object(session: Session) -> None:
     await session.call("POST", MAPS, body)
     status, marked = await session.call("DELETE", f"{MAPS}/a")
     assert (status, marked["metadata"]["deletionGracePeriodSeconds"]) == (200, 0)
-    patch = {"metadata": {"finalizers": None}}
+    patch: dict[str, Any] = {"metadata": {"finalizers": None}}
     status, _ = await session.call("PATCH", f"{MAPS}/a", patch, content_type=MERGE)
     assert status == 200
     status, _ = await session.call("GET", f"{MAPS}/a")
@@ -154,9 +153,7 @@ async def test_a_namespace_ends_when_it_is_finalized(session: Session) -> None:
     await session.call("POST", "/api/v1/namespaces", {"metadata": {"name": "x"}})
     status, marked = await session.call("DELETE", "/api/v1/namespaces/x")
     assert (status, marked["status"]["phase"]) == (200, "Terminating")
-    status, refused = await session.call(
-        "POST", "/api/v1/namespaces/x/configmaps", config_map("a")
-    )
+    status, refused = await session.call("POST", "/api/v1/namespaces/x/configmaps", config_map("a"))
     assert (status, refused["reason"]) == (403, "Forbidden")
     assert refused["details"]["causes"][0]["reason"] == "NamespaceTerminating"
     marked["spec"] = {}
@@ -270,7 +267,7 @@ async def test_delete_collection(session: Session) -> None:
         body = config_map(f"c{i}")
         body["metadata"]["labels"] = {"n": str(i % 2)}
         await session.call("POST", MAPS, body)
-    status, gone = await session.call("DELETE", f"{MAPS}?labelSelector=n%3D1")
+    _, gone = await session.call("DELETE", f"{MAPS}?labelSelector=n%3D1")
     assert [i["metadata"]["name"] for i in gone["items"]] == ["c1", "c3"]
     _, rest = await session.call("GET", MAPS)
     assert [i["metadata"]["name"] for i in rest["items"]] == ["c0", "c2"]
