@@ -3,7 +3,8 @@
 Owns: the entries since the last compaction and the cursors over them,
 
     offset < first kept entry;  applied <= applying <= commit <= last_index
-    stable <= handed <= last_index   (stable: on this member's disk; handed: given to the shell)
+    stable <= handed <= last_index   (stable: on this member's disk; handed: given to the shell
+                                      to write, and still valid)
 
 Assumes: one batch outstanding at the shell at most. Never does: decide what is committed.
 
@@ -28,7 +29,6 @@ _term_of = attrgetter("term")
 
 class RaftLog:
     __slots__ = (
-        "_flying",
         "applied",
         "applying",
         "commit",
@@ -52,7 +52,6 @@ class RaftLog:
         self.commit = max(restored.hard_state.commit, meta.index if meta else 0)
         self.applied = self.applying = restored.applied
         self.stable = self.handed = self.last_index
-        self._flying = 0  # last index of the outstanding batch that is still valid
         self.pending_snapshot: Snapshot | None = None
         assert self.commit <= self.last_index, (
             f"the log ends at {self.last_index} but {self.commit} was committed: entries were "
@@ -151,7 +150,6 @@ class RaftLog:
         self.last_term = self.entries[-1].term if self.entries else self.offset_term
         self.handed = min(self.handed, self.last_index)
         self.stable = min(self.stable, self.last_index)
-        self._flying = min(self._flying, self.last_index)
 
     def commit_to(self, index: int) -> None:
         if index <= self.commit:
@@ -168,7 +166,6 @@ class RaftLog:
         meta = snapshot.meta
         assert meta.index > self.commit
         self.stable = min(self.stable, self.commit)  # only this much of the old log is true
-        self._flying = 0
         self.entries.clear()
         self.offset = self.last_index = self.commit = meta.index
         self.offset_term = self.last_term = meta.term
@@ -200,7 +197,7 @@ class RaftLog:
     def take_unhanded(self) -> list[Entry]:
         """The entries the shell has not been given yet; they count as given from now on."""
         taken = self.entries[self.handed - self.offset :] if self.handed < self.last_index else []
-        self.handed = self._flying = self.last_index
+        self.handed = self.last_index
         return taken
 
     def take_committed(self, max_bytes: int) -> list[Entry]:
@@ -214,12 +211,12 @@ class RaftLog:
     def persisted(self) -> None:
         """The outstanding batch is on the disk.
 
-        What was truncated meanwhile does not count: take_unhanded noted the end of the batch and
-        truncate_from lowered it. Without this, an entry of a newer term at the same index, not
-        yet written, would be taken for durable (etcd's append ABA race).
+        What was truncated meanwhile does not count, truncate_from lowered `handed`: else an entry
+        of a newer term at the same index, not yet written, would be taken for durable (etcd's
+        append ABA race). A snapshot that came meanwhile is in the next batch.
         """
-        self.stable = max(self.stable, self._flying)
-        self._flying = 0
+        if self.pending_snapshot is None:
+            self.stable = self.handed
         assert self.stable <= self.handed <= self.last_index
 
     def applied_to(self, index: int) -> None:

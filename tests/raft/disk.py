@@ -41,6 +41,12 @@ class Disk:
             )
         )
 
+    def holds(self, index: int, term: int | None) -> bool:
+        """Whether the entry is there, or a snapshot stands for it."""
+        if self.entries and self.entries[0].index <= index <= self.entries[-1].index:
+            return self.entries[index - self.entries[0].index].term == term
+        return self.snapshot is not None and index <= self.snapshot.meta.index
+
     @property
     def last_index(self) -> int:
         if self.entries:

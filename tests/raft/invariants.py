@@ -19,6 +19,7 @@ from raftkv.raft.messages import (
     RequestVote,
     VoteResponse,
 )
+from tests.raft.disk import Disk
 
 
 class Oracle:
@@ -30,6 +31,7 @@ class Oracle:
         self._seen: dict[int, tuple[int, int, int]] = {}  # member -> term, vote, commit
         self._durable: dict[int, tuple[int, int]] = {}  # member -> term, vote promised
         self._entries: dict[tuple[int, int], tuple[int, bytes, int]] = {}
+        self.disks: dict[int, Disk] = {}
         self._roles: dict[int, Role] = {}
         self._complete: set[int] = set()  # terms whose leader's log was compared
         self._checked: dict[int, tuple[int, int]] = {}
@@ -74,8 +76,10 @@ class Oracle:
         assert log.commit >= commit, f"{id_}: commit went back"
         assert log.applied <= log.applying <= log.commit <= log.last_index
         assert log.stable <= log.handed <= log.last_index
-        self._seen[id_] = (core.term, core.vote, log.commit)
         role = core.role
+        if log.commit > commit and role is Role.LEADER:
+            self._check_durable(id_, core)
+        self._seen[id_] = (core.term, core.vote, log.commit)
         if role is not self._roles[id_]:
             self._roles[id_] = role
             self._counters[f"became {role.value}"] += 1
@@ -92,6 +96,15 @@ class Oracle:
         if core.term not in self._complete:
             self._complete.add(core.term)
             self._check_completeness(id_, core)
+
+    def _check_durable(self, id_: int, core: Core) -> None:
+        """What a leader commits is on the disks of a majority, whatever memory they lose."""
+        commit, voters = core.log.commit, core.configuration.voters
+        term = core.log.term_at(commit)
+        there = [v for v in voters if self.disks[v].holds(commit, term)]
+        assert 2 * len(there) > len(voters), (
+            f"leader {id_} committed {commit}/{term}, which of {voters} only {there} have"
+        )
 
     def _check_completeness(self, id_: int, core: Core) -> None:
         """A leader holds every entry committed before its election."""

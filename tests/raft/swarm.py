@@ -37,7 +37,7 @@ from raftkv.raft.membership import Change, ChangeKind
 from tests.raft.disk import Disk
 from tests.raft.invariants import Oracle
 
-SAFETY_TICKS = 400
+SAFETY_TICKS = 300
 LIVENESS_TICKS = 400
 
 
@@ -79,7 +79,7 @@ class World:
             sync_max=rng.choice([0.0, 0.3, 2.0]),
             hang=rng.choice([0.0, 0.002]),
             crash=rng.choice([0.0, 0.005, 0.02]),
-            partition=rng.choice([0.0, 0.01, 0.03]),
+            partition=rng.choice([0.0, 0.01, 0.05]),
             snapshot_every=rng.choice([5, 20, 1000]),
             keep_behind=rng.choice([0, 3, 20]),
             propose=rng.choice([0.2, 1.0, 3.0]),
@@ -88,7 +88,7 @@ class World:
             max_append_bytes=rng.choice([1, 30, 1 << 20]),
             max_inflight_messages=rng.choice([1, 4, 64]),
             pre_vote=rng.random() < 0.85,
-            check_quorum=rng.random() < 0.85,
+            check_quorum=rng.random() < 0.7,
         )
 
 
@@ -129,6 +129,7 @@ class Member:
         self.reads = {}
         self.applied = restored.applied
         self.digest = self.disk.snapshot.data if self.disk.snapshot else b""
+        self.swarm.oracle.disks[self.id] = self.disk
         self.swarm.oracle.started(self.id, self.node.status(), self.disk.hard_state)
         self.pump()
 
@@ -223,6 +224,7 @@ class Swarm:
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = 0
         self._cut: dict[tuple[int, int], float] = {}
+        self._cut_until = 0.0
         self.proposed = 0
         self.members: dict[int, Member] = {}
         for id_ in self.world.voters:
@@ -324,7 +326,7 @@ class Swarm:
         elif member.node is None and rng.random() < 0.1:
             self.note(f"restart {member.id}")
             member.start()
-        if rng.random() < world.partition and len(self.members) > 1:
+        if rng.random() < world.partition and self.now > self._cut_until:
             self.partition()
         if member.node is not None and rng.random() < 0.01:
             member.node.report_unreachable(rng.choice(list(self.members)))
@@ -332,7 +334,7 @@ class Swarm:
     def partition(self) -> None:
         """Cut some links for a while: one way, one member off, or two groups."""
         rng, ids = self.rng, list(self.members)
-        until = self.now + rng.uniform(5, 60)
+        until = self._cut_until = self.now + rng.uniform(5, 60)
         kind = rng.choice(["one way", "isolate", "split"])
         self.counters[f"partition {kind}"] += 1
         if kind == "one way":
