@@ -21,6 +21,8 @@ __all__ = ["DelayedKeys", "DirtyQueue", "RateLimiter", "WorkQueue"]
 K = TypeVar("K", bound=Hashable)
 BACKOFF_SECONDS_MIN = 0.005
 BACKOFF_SECONDS_MAX = 30.0
+DELAY_SECONDS_MIN = 0.001
+"""What rounding leaves of a delay may be too little to move the clock at all."""
 
 
 class DirtyQueue(Generic[K]):
@@ -146,7 +148,7 @@ class WorkQueue(Generic[K]):
         if seconds <= 0:
             self.add(key)
             return
-        due = trio.current_time() + seconds
+        due = trio.current_time() + max(seconds, DELAY_SECONDS_MIN)
         earlier = due < self._delayed.next_due()
         self._delayed.add(key, due)
         if earlier:
