@@ -16,6 +16,7 @@ import contextlib
 import logging
 import random
 from collections.abc import AsyncIterator, Sequence
+from math import inf
 from typing import Any
 
 import trio
@@ -77,7 +78,8 @@ class KvClient:
         self._nursery = nursery
         self._connections: dict[Address, Connection] = {}
         self._attempts: dict[Address, Attempt] = {}
-        self._avoided: dict[Address, float] = {}
+        self._avoided: dict[Address, float] = {}  # since when
+        self._unreachable: dict[Address, float] = {}  # when that was found
         self._leader: Address | None = None
         self.last_problem = ""
         """Why the last attempt at anything failed: for messages when a caller gives up."""
@@ -303,10 +305,14 @@ class KvClient:
         hinted = _leader_hint(error)
         if self._leader == connection.address:
             self._leader = None
-        if hinted is not None and hinted != connection.address:
-            if self._avoided.get(hinted, 0.0) <= trio.current_time():
-                self._leader = hinted
-                return
+        recent = trio.current_time() - AVOID_SECONDS
+        if (
+            hinted is not None
+            and hinted != connection.address
+            and (self._unreachable.get(hinted, -inf) < recent)
+        ):
+            self._leader = hinted
+            return
         self.avoid(connection)  # it knows no leader, or one that we could not reach just now
         await self.pause()
 
@@ -315,7 +321,7 @@ class KvClient:
 
     def avoid(self, connection: Connection) -> None:
         """Ask this member last for a while."""
-        self._avoided[connection.address] = trio.current_time() + AVOID_SECONDS
+        self._avoided[connection.address] = trio.current_time()
 
     def _lost(self, connection: Connection, error: ConnectionLost) -> None:
         """A member went away, or fell silent: a stopped process still accepts connections, so
@@ -342,11 +348,12 @@ class KvClient:
                     self._leader = None
 
     async def near_connection(self) -> Connection:
-        """The first endpoint that answers, those that lately could not serve last."""
+        """The first endpoint that answers; those that lately could not serve are asked last, in
+        the order in which that was found."""
         while True:
-            now = trio.current_time()
-            order = sorted(self.endpoints, key=lambda each: self._avoided.get(each, 0.0) > now)
-            for address in order:
+            past = trio.current_time() - AVOID_SECONDS
+            avoided = self._avoided
+            for address in sorted(self.endpoints, key=lambda at: max(avoided.get(at, past), past)):
                 try:
                     return await self._connect(address)
                 except UNREACHABLE as error:
@@ -355,7 +362,7 @@ class KvClient:
 
     def _problem(self, address: Address, error: BaseException) -> None:
         self.last_problem = f"{address}: {str(error) or type(error).__name__}"
-        self._avoided[address] = trio.current_time() + AVOID_SECONDS
+        self._avoided[address] = self._unreachable[address] = trio.current_time()
         log.debug("address=%s unreachable error=%r", address, error)
 
     async def _connect(self, address: Address) -> Connection:
@@ -383,6 +390,7 @@ class KvClient:
             del self._attempts[address]
             attempt.over.set()
         self._connections[address] = connection
+        self._unreachable.pop(address, None)
         self._nursery.start_soon(connection.run)
         return connection
 

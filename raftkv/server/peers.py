@@ -95,7 +95,8 @@ class Peer:
     connected: bool = False
     connected_at: float = 0.0
     heard_at: float = 0.0
-    spoke: bool = False  # since we last heard something
+    spoke_at: float = 0.0
+    unanswered_since: float | None = None  # when we spoke first after we last heard something
     dropped: int = 0
     sending: trio.CancelScope | None = None
     receiving: trio.CancelScope | None = None
@@ -143,16 +144,19 @@ class Peers:
                 if not peer.outbox:
                     peer.wakeup.set()
                 peer.outbox.append(message)
-                peer.spoke = True
+                peer.spoke_at = trio.current_time()
+                if peer.unanswered_since is None:
+                    peer.unanswered_since = peer.spoke_at
 
     def check(self) -> None:
-        """Once in a while: leave connections over which only we talk."""
-        now = trio.current_time()
+        """Once in a while: leave connections over which only we talk, and still do."""
+        now, limit = trio.current_time(), self._silence_seconds
         for peer in self.peers.values():
-            since = now - max(peer.heard_at, peer.connected_at)
-            if peer.connected and peer.spoke and since > self._silence_seconds:
-                log.info("peer is silent peer=%d seconds=%.1f", peer.id, since)
-                assert peer.sending is not None
+            since = peer.unanswered_since
+            if not peer.connected or since is None or peer.sending is None:
+                continue
+            if now - since > limit and now - peer.spoke_at < limit / 2:
+                log.info("peer is silent peer=%d seconds=%.1f", peer.id, now - since)
                 peer.sending.cancel()
 
     async def run(self) -> None:
@@ -182,7 +186,7 @@ class Peers:
             if peer.connected:
                 log.info("lost peer=%d", peer.id)
                 self._owner.unreachable(peer.id)
-            peer.connected = peer.spoke = False
+            peer.connected, peer.unanswered_since = False, None
             peer.dropped += len(peer.outbox)
             peer.outbox = []
             await trio.sleep(backoff * self._host.rng.uniform(0.5, 1.5))
@@ -343,7 +347,7 @@ class Peers:
         for message in messages:
             if message.sender != sender or message.to != me:
                 raise ProtocolError(f"member {sender} sent a message of {message.sender}")
-        peer.heard_at, peer.spoke = trio.current_time(), False
+        peer.heard_at, peer.unanswered_since = trio.current_time(), None
         self._owner.receive(messages)
 
 
