@@ -18,7 +18,7 @@ from k8slite.api.kinds import Kind
 from k8slite.api.status import ApiError, too_large_resource_version
 from k8slite.apiserver.objects import ROOT, parse_key, storage_kind
 from k8slite.apiserver.store.base import Batch, Store, Watch, prefix_end
-from k8slite.apiserver.watch_cache import KindCache
+from k8slite.apiserver.watch_cache import KindCache, Waker
 from raftkv.errors import Compacted, KvError
 
 __all__ = ["Mirror", "store_unavailable"]
@@ -53,6 +53,7 @@ class Mirror:
     def __init__(self, store: Store, *, history_events: int, store_seconds: float) -> None:
         self.revision = 0
         self.synced = trio.Event()
+        self.waker = Waker()
         self._store = store
         self._history_events = history_events
         self._store_seconds = store_seconds
@@ -89,6 +90,7 @@ class Mirror:
         """Follow the store for ever; list again whenever history was lost."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            nursery.start_soon(self.waker.run)
             while True:
                 try:
                     await self._list()

@@ -17,7 +17,17 @@ from sortedcontainers import SortedDict
 
 from k8slite.apiserver.objects import body_at, body_of
 
-__all__ = ["ADDED", "DELETED", "MODIFIED", "Entry", "Event", "Filter", "KindCache", "Subscription"]
+__all__ = [
+    "ADDED",
+    "DELETED",
+    "MODIFIED",
+    "Entry",
+    "Event",
+    "Filter",
+    "KindCache",
+    "Subscription",
+    "Waker",
+]
 
 ADDED: Final = "ADDED"
 MODIFIED: Final = "MODIFIED"
@@ -66,13 +76,47 @@ class Event:
         self.encoded: dict[tuple[object, str], bytes] = {}
 
 
+WAKES_PER_TURN = 32
+
+
+class Waker:
+    """Wakes watchers a few at a time, in the order in which news came for them.
+
+    Woken all at once, five hundred watchers would each be sent a single event before the next
+    write is even read. Woken in turns, each finds all that has gathered meanwhile and sends it in
+    one piece, and writers are answered in between. One task runs it.
+    """
+
+    def __init__(self) -> None:
+        self._line: deque[Subscription] = deque()
+        self._news = trio.Event()
+
+    def add(self, subscription: Subscription) -> None:
+        """Have a watcher woken; it must not be in line already."""
+        self._line.append(subscription)
+        self._news.set()
+
+    async def run(self) -> None:
+        """For ever."""
+        line = self._line
+        while True:
+            await self._news.wait()
+            for _ in range(min(WAKES_PER_TURN, len(line))):
+                line.popleft().wake()
+            if not line:
+                self._news = trio.Event()
+            await trio.lowlevel.checkpoint()
+
+
 class Subscription:
     """One watcher's queue. Its task takes `(type, event)` pairs; nobody else does."""
 
     __slots__ = (
+        "_in_line",
         "_limit",
         "_queue",
         "_task",
+        "_waker",
         "after",
         "bookmark_due",
         "bookmarks",
@@ -83,8 +127,17 @@ class Subscription:
     )
 
     def __init__(
-        self, prefix: str, key: str, filter_: Filter | None, limit: int, *, bookmarks: bool
+        self,
+        waker: Waker,
+        prefix: str,
+        key: str,
+        filter_: Filter | None,
+        limit: int,
+        *,
+        bookmarks: bool,
     ) -> None:
+        self._waker = waker
+        self._in_line = False
         self.prefix = prefix
         self.key = key
         self.filter = filter_
@@ -149,6 +202,13 @@ class Subscription:
         self._wake()
 
     def _wake(self) -> None:
+        if not self._in_line:
+            self._in_line = True
+            self._waker.add(self)
+
+    def wake(self) -> None:
+        """Let the task go on, if it waits. For the Waker alone."""
+        self._in_line = False
         task = self._task
         if task is not None:
             self._task = None

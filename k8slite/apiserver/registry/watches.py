@@ -53,7 +53,12 @@ async def watch(call: Call) -> StreamResponse:
     prefix = f"{call.namespace}/" if call.namespace and call.kind.namespaced else ""
     selection = None if options.selection.empty else options.selection
     subscription = Subscription(
-        prefix, key, selection, core.config.watch_queue_events_max, bookmarks=options.bookmarks
+        mirror.waker,
+        prefix,
+        key,
+        selection,
+        core.config.watch_queue_events_max,
+        bookmarks=options.bookmarks,
     )
     if selection is not None and prefix and not key:
         name = selection.fields.required("metadata.name")
