@@ -184,7 +184,7 @@ class Archive:
             blob_path(diff_id)
 
     @contextmanager
-    def open_layer(self, layer: LayerSource) -> Iterator[IO[bytes]]:
+    def open_layer(self, layer: LayerSource) -> Iterator[HashingReader]:
         """The layer's tar, uncompressed.
 
         When the block ends without an error everything has been read, and the digests agree;

@@ -13,7 +13,7 @@ import os
 import stat
 import tarfile
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import Protocol
 
 from k8slite.kubelet.images.archive import BadArchive
 
@@ -23,7 +23,11 @@ LAYER_BYTES_MAX = 32 * 1024**3
 XATTR = "SCHILY.xattr."
 
 
-def unpack_layer(stream: IO[bytes], directory: Path, *, owners: bool) -> int:
+class Reader(Protocol):
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
+def unpack_layer(stream: Reader, directory: Path, *, owners: bool) -> int:
     """Unpack into `directory`, which exists and is empty; the bytes of its files.
 
     `owners`: set user, group and capabilities as the layer says, which takes root. Raises

@@ -1,7 +1,7 @@
 """Image names: what people write, and the one full form the store keeps. Pure.
 
-`busybox`, `library/busybox` and `docker.io/library/busybox:latest` are the same image. The rules are
-those of the distribution project's reference grammar.
+`busybox`, `library/busybox` and `docker.io/library/busybox:latest` are the same image. The rules
+are those of the distribution project's reference grammar.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ class ImageStore:
 
     # ------------------------------------------------------------ reading
 
-    def list(self) -> list[StoredImage]:
+    def images(self) -> list[StoredImage]:
         """Loaded images, by name."""
         stamp = self._images.stat().st_mtime_ns
         if self._cache is None or self._cache[0] != stamp:
@@ -124,7 +124,7 @@ class ImageStore:
 
     def resolve(self, text: str) -> StoredImage | None:
         """The image of that name, digest or id. Raises InvalidReference."""
-        images = self.list()
+        images = self.images()
         for image in images:
             if text in (image.id, image.id.removeprefix("sha256:")):
                 return image
@@ -201,7 +201,7 @@ class ImageStore:
             with contextlib.suppress(FileNotFoundError, ValueError):
                 size += int(directory.with_suffix(".size").read_text())
             layers.append(directory.name)
-        for other in self.list():  # a name moves to the newest image
+        for other in self.images():  # a name moves to the newest image
             if other.id != source.id and set(other.names) & set(names):
                 kept = tuple(n for n in other.names if n not in names)
                 self._write(attrs.evolve(other, names=kept), [p.name for p in other.layers])
@@ -260,7 +260,7 @@ class ImageStore:
 
         A running container keeps its overlay: call this for images that none uses.
         """
-        image = next((i for i in self.list() if self._is_named(i, text)), None)
+        image = next((i for i in self.images() if self._is_named(i, text)), None)
         if image is None:
             return False
         gone = text if text in (image.id, image.id[7:]) else str(parse_reference(text))
@@ -270,7 +270,7 @@ class ImageStore:
             return True
         (self._images / f"{image.id.removeprefix('sha256:')}.json").unlink(missing_ok=True)
         self._cache = None
-        used = {layer for other in self.list() for layer in other.layers}
+        used = {layer for other in self.images() for layer in other.layers}
         for layer in image.layers:
             if layer not in used:
                 shutil.rmtree(layer, ignore_errors=True)

@@ -198,7 +198,7 @@ class PodNetwork(Protocol):
         """Connect the pod and give its address.
 
         `netns` is the path of its network namespace (`/proc/PID/ns/net`), None where the runtime
-        makes none. The same pod gets the same address again. Raises NetworkFailure.
+        makes none. The same pod gets the same address again. Raises NetworkFailure, OSError.
         """
         ...
 

@@ -53,7 +53,8 @@ class Launcher:
         async with self._starting:
             if self._process is None or self._process.returncode is not None:
                 await self._start()
-        assert self._process is not None and self._process.stdin is not None
+        assert self._process is not None, "just started"
+        assert self._process.stdin is not None, "opened with a pipe"
         self._last += 1
         number = self._last
         ticket = self._tickets[number] = _Ticket()

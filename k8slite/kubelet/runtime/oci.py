@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-
 from k8slite.kubelet.images.store import ImageStore, StoredImage
 from k8slite.kubelet.runtime import cgroups
 from k8slite.kubelet.runtime.bundle import make_bundle
@@ -169,7 +168,7 @@ async def open_oci_runtime(
     """
     if os.geteuid() != 0:
         raise RuntimeFailure("the oci runtime needs root; use --runtime process without")
-    backend = OciBackend(Path(root_dir).absolute(), binary or find_oci())
+    backend = OciBackend(Path(os.path.abspath(root_dir)), binary or find_oci())  # noqa: ASYNC240
     async with open_shim_runtime(root_dir, host, images, backend) as runtime:
         yield runtime
 

@@ -65,7 +65,7 @@ def write_json(path: str, value: dict[str, Any]) -> None:
 
 
 def start_time(pid: int) -> int:
-    """Clock ticks from boot to the process's start: with the pid, an identity that is not reused."""
+    """Clock ticks from boot to the process's start: with the pid an identity, never reused."""
     with open(f"/proc/{pid}/stat", "rb") as file:
         return int(file.read().rpartition(b")")[2].split()[19])
 

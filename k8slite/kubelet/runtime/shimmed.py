@@ -425,7 +425,7 @@ class ShimRuntime:
         return found
 
     async def list_images(self) -> list[Image]:
-        return [Image(i.id, i.names, i.size_bytes) for i in self._images.list()]
+        return [Image(i.id, i.names, i.size_bytes) for i in self._images.images()]
 
 
 async def run_command(how: Exec) -> ExecResult:
@@ -464,14 +464,26 @@ async def run_command(how: Exec) -> ExecResult:
             nursery.cancel_scope.cancel()
     finally:
         if process.returncode is None and how.pid_file:
-            with contextlib.suppress(OSError, ValueError):
-                os.kill(int(Path(how.pid_file).read_text()), signal.SIGKILL)
+            _kill_inside(how.pid_file)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         with trio.CancelScope(shield=True):
             await process.wait()
     code = 128 - code if code < 0 else code
     return ExecResult(code, bytes(output["stdout"]), bytes(output["stderr"]))
+
+
+def _kill_inside(pid_file: str) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        os.kill(int(Path(pid_file).read_text()), signal.SIGKILL)
+
+
+def _runtime_directory(root_dir: str | Path) -> Path:
+    directory = Path(root_dir).absolute() / "runtime"
+    for name in ("sandboxes", "containers"):
+        (directory / name).mkdir(parents=True, exist_ok=True)
+    (directory / "events.sock").unlink(missing_ok=True)
+    return directory
 
 
 async def _listen(runtime: ShimRuntime, sock: trio.socket.SocketType) -> None:
@@ -487,10 +499,7 @@ async def open_shim_runtime(
 
     Leaving it stops nothing: containers end by `stop_*`, or by `cleanup.cleanup`.
     """
-    directory = Path(root_dir).absolute() / "runtime"
-    for name in ("sandboxes", "containers"):
-        (directory / name).mkdir(parents=True, exist_ok=True)
-    (directory / "events.sock").unlink(missing_ok=True)
+    directory = _runtime_directory(root_dir)
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_DGRAM)
     try:  # through /proc, for a socket's path has at most 108 bytes and ours may be longer

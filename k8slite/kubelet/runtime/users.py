@@ -1,4 +1,4 @@
-"""Who a container runs as: the image's user, looked up in the image's own passwd and group files."""
+"""Who a container runs as: a user looked up in the image's own passwd and group files."""
 
 from __future__ import annotations
 

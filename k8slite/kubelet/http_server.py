@@ -1,0 +1,194 @@
+"""A small HTTP/1.1 server over any listener, for the kubelet's few endpoints.
+
+Reads requests without bodies worth keeping, hands them to one handler, and writes the answer,
+whole or chunked as it comes. A connection that sends nonsense is closed. At most CONNECTIONS_MAX
+connections are served; further ones wait to be accepted.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import attrs
+import httptools
+import trio
+
+from raftkv.host import Listener
+
+log = logging.getLogger(__name__)
+
+CONNECTIONS_MAX = 256
+RECEIVE_BYTES = 16 * 1024
+HEAD_BYTES_MAX = 64 * 1024
+IDLE_SECONDS = 120.0
+HANDSHAKE_SECONDS = 10.0
+REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    500: "Internal Server Error",
+}
+STREAM_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, OSError)
+
+
+@attrs.frozen
+class Request:
+    """`identity` holds the names of the client's certificate; None: it showed none."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    identity: tuple[str, ...] | None
+
+
+@attrs.frozen
+class Answer:
+    """`body` whole, or a generator of pieces."""
+
+    status: int = 200
+    body: bytes | AsyncGenerator[bytes] = b""
+    content_type: str = "text/plain; charset=utf-8"
+
+
+Handler = Callable[[Request], Awaitable[Answer]]
+
+
+class _Connection:
+    """One connection: the parser's callbacks, and the loop that answers."""
+
+    def __init__(
+        self, stream: trio.abc.Stream, handler: Handler, identity: tuple[str, ...] | None
+    ) -> None:
+        self._stream = stream
+        self._handler = handler
+        self._identity = identity
+        self._parser = httptools.HttpRequestParser(self)
+        self._url = b""
+        self._size = 0
+        self._ready: list[tuple[Request, bool]] = []
+
+    def on_message_begin(self) -> None:
+        self._url, self._size = b"", 0
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_message_complete(self) -> None:
+        parts = urlsplit(self._url.decode("latin-1"))
+        request = Request(
+            self._parser.get_method().decode(),
+            unquote(parts.path),
+            dict(parse_qsl(parts.query, keep_blank_values=True)),
+            self._identity,
+        )
+        self._ready.append((request, bool(self._parser.should_keep_alive())))
+
+    async def serve(self) -> None:
+        while True:
+            with trio.move_on_after(IDLE_SECONDS) as scope:
+                data = await self._stream.receive_some(RECEIVE_BYTES)
+            if scope.cancelled_caught or not data:
+                return
+            self._size += len(data)
+            if self._size > HEAD_BYTES_MAX:
+                return
+            try:
+                self._parser.feed_data(data)
+            except (httptools.HttpParserError, httptools.HttpParserUpgrade, ValueError):
+                await self._write(Answer(400, b"bad request"), keep=False)
+                return
+            while self._ready:
+                request, keep = self._ready.pop(0)
+                answer = await self._handler(request)
+                await self._write(answer, keep=keep)
+                if not keep:
+                    return
+
+    async def _write(self, answer: Answer, *, keep: bool) -> None:
+        head = [
+            f"HTTP/1.1 {answer.status} {REASONS.get(answer.status, 'Status')}",
+            f"Content-Type: {answer.content_type}",
+            f"Connection: {'keep-alive' if keep else 'close'}",
+        ]
+        if isinstance(answer.body, bytes):
+            head.append(f"Content-Length: {len(answer.body)}")
+            await self._stream.send_all("\r\n".join([*head, "", ""]).encode() + answer.body)
+            return
+        head.append("Transfer-Encoding: chunked")
+        await self._stream.send_all("\r\n".join([*head, "", ""]).encode())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_hangup, nursery.cancel_scope)
+            async with aclosing(answer.body) as pieces:
+                async for piece in pieces:
+                    if piece:
+                        await self._stream.send_all(b"%x\r\n%b\r\n" % (len(piece), piece))
+            await self._stream.send_all(b"0\r\n\r\n")
+            nursery.cancel_scope.cancel()
+
+    async def _watch_hangup(self, scope: trio.CancelScope) -> None:
+        """A reader who is gone must not leave us following a log for ever."""
+        try:
+            data = await self._stream.receive_some(RECEIVE_BYTES)
+        except STREAM_ERRORS:
+            data = b""
+        if data:
+            self._parser.feed_data(data)  # pipelined: answered when this answer is done
+            return
+        scope.cancel()
+
+
+def names_of(stream: trio.SSLStream[trio.abc.Stream]) -> tuple[str, ...] | None:
+    """Common names and organisations of the peer's certificate, which has been verified."""
+    certificate = stream.getpeercert()
+    if not certificate:
+        return None
+    fields = [pair for group in certificate.get("subject", ()) for pair in group]
+    return tuple(text for key, text in fields if key in ("commonName", "organizationName"))
+
+
+async def _serve_stream(
+    stream: trio.abc.Stream, handler: Handler, tls: ssl.SSLContext | None
+) -> None:
+    identity: tuple[str, ...] | None = None
+    try:
+        if tls is not None:
+            secured = trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
+            with trio.fail_after(HANDSHAKE_SECONDS):
+                await secured.do_handshake()
+            identity = names_of(secured)
+            stream = secured
+        await _Connection(stream, handler, identity).serve()
+    except* (trio.TooSlowError, *STREAM_ERRORS) as group:
+        log.debug("connection ended: %r", group.exceptions[0])
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.aclose_forcefully(stream)
+
+
+async def serve(listener: Listener, handler: Handler, tls: ssl.SSLContext | None) -> None:
+    """Accept and serve until cancelled. `tls` None: plain, and nobody has an identity."""
+    limit = trio.CapacityLimiter(CONNECTIONS_MAX)
+
+    async def one(stream: trio.abc.Stream) -> None:
+        try:
+            await _serve_stream(stream, handler, tls)
+        finally:
+            limit.release_on_behalf_of(stream)
+
+    async with trio.open_nursery() as nursery:
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError as error:
+                log.warning("accept failed: %s", error)
+                await trio.sleep(0.1)
+                continue
+            await limit.acquire_on_behalf_of(stream)
+            nursery.start_soon(one, stream)

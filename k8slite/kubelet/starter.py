@@ -1,0 +1,174 @@
+"""Start one container of a pod: image, configuration, creation, start, `postStart`.
+
+Each step that fails raises StartProblem with the reason its status shows; events are sent here.
+"""
+
+from __future__ import annotations
+
+import attrs
+import trio
+
+from k8slite.api.meta import Obj
+from k8slite.api.quantity import value
+from k8slite.client.errors import REQUEST_ERRORS
+from k8slite.kubelet.context import Context
+from k8slite.kubelet.environment import make_environment, references, service_variables
+from k8slite.kubelet.expansion import expand
+from k8slite.kubelet.hooks import run_hook
+from k8slite.kubelet.images.reference import InvalidReference, parse_reference
+from k8slite.kubelet.objects import fetch
+from k8slite.kubelet.pod_volumes import PodVolumes
+from k8slite.kubelet.pods import init_containers, spec_hash
+from k8slite.kubelet.resources import resources_of, security_of
+from k8slite.kubelet.runtime.interface import (
+    ConfigFailure,
+    ContainerConfig,
+    Mount,
+    RuntimeFailure,
+    SandboxStatus,
+    StartFailure,
+)
+
+
+class StartProblem(Exception):
+    """`reason` and `message` as the status shows them; `image`: it was the image's fault."""
+
+    def __init__(self, reason: str, message: str, *, image: bool = False) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.image = image
+
+
+@attrs.frozen
+class Starter:
+    context: Context
+    volumes: PodVolumes
+
+    async def start(self, pod: Obj, container: Obj, attempt: int, sandbox: SandboxStatus) -> None:
+        """Raises StartProblem."""
+        await self._pull(pod, container)
+        runtime, name = self.context.runtime, container["name"]
+        try:
+            config = await self._configure(pod, container, attempt, sandbox)
+        except (ConfigFailure, OSError, *REQUEST_ERRORS) as error:
+            raise self._problem(pod, name, "CreateContainerConfigError", str(error)) from None
+        for note in runtime.unsupported(config):
+            self.context.event(
+                pod, "Warning", "Unsupported", f"{runtime.name} runtime: {note}", name
+            )
+        try:
+            container_id = await runtime.create_container(sandbox.id, config)
+        except ConfigFailure as error:
+            raise self._problem(pod, name, "CreateContainerConfigError", str(error)) from None
+        except RuntimeFailure as error:
+            raise self._problem(pod, name, "CreateContainerError", str(error)) from None
+        self.context.event(pod, "Normal", "Created", f"Created container: {name}", name)
+        try:
+            await runtime.start_container(container_id)
+        except StartFailure as error:
+            raise self._problem(pod, name, "RunContainerError", str(error)) from None
+        self.context.event(pod, "Normal", "Started", f"Started container {name}", name)
+        await self._post_start(pod, container, container_id, sandbox.ip)
+
+    def _problem(self, pod: Obj, name: str, reason: str, message: str) -> StartProblem:
+        self.context.event(pod, "Warning", "Failed", f"Error: {message}", name)
+        return StartProblem(reason, message)
+
+    async def _pull(self, pod: Obj, container: Obj) -> None:
+        context, name, image = self.context, container["name"], container["image"]
+        try:
+            parse_reference(image)
+        except InvalidReference as error:
+            context.event(pod, "Warning", "InspectFailed", str(error), name)
+            context.event(pod, "Warning", "Failed", "Error: InvalidImageName", name)
+            raise StartProblem("InvalidImageName", str(error), image=True) from None
+        policy = container.get("imagePullPolicy", "IfNotPresent")
+        found = await context.runtime.image_status(image)
+        if found is not None and policy != "Always":
+            text = f'Container image "{image}" already present on machine'
+            context.event(pod, "Normal", "Pulled", text, name)
+            return
+        if policy == "Never":
+            text = f'Container image "{image}" is not present with pull policy of Never'
+            context.event(pod, "Warning", "ErrImageNeverPull", text, name)
+            context.event(pod, "Warning", "Failed", "Error: ErrImageNeverPull", name)
+            raise StartProblem("ErrImageNeverPull", text, image=True)
+        context.event(pod, "Normal", "Pulling", f'Pulling image "{image}"', name)
+        try:
+            pulled = await context.runtime.pull_image(image)
+        except RuntimeFailure as error:
+            text = f'Failed to pull image "{image}": {error}'
+            context.event(pod, "Warning", "Failed", text, name)
+            context.event(pod, "Warning", "Failed", "Error: ErrImagePull", name)
+            raise StartProblem("ErrImagePull", str(error), image=True) from None
+        text = (
+            f'Successfully pulled image "{image}" in 0s (0s including waiting). '
+            f"Image size: {pulled.size_bytes} bytes."
+        )
+        context.event(pod, "Normal", "Pulled", text, name)
+
+    async def _configure(
+        self, pod: Obj, container: Obj, attempt: int, sandbox: SandboxStatus
+    ) -> ContainerConfig:
+        context = self.context
+        namespace = pod["metadata"]["namespace"]
+        pod_ip = sandbox.ip or context.config.node_ip
+        env = make_environment(
+            pod,
+            container,
+            sources=await fetch(context.api, namespace, references(container)),
+            services=service_variables(
+                context.services(), namespace, links=pod["spec"].get("enableServiceLinks", True)
+            ),
+            node=context.node,
+            pod_ip=pod_ip,
+        )
+        mounts: tuple[Mount, ...] = ()
+        message = log_path = ""
+        if context.on_disk:
+            mounts, message = await trio.to_thread.run_sync(
+                self.volumes.mounts, pod, container, env, pod_ip, attempt
+            )
+            log_path = str(context.paths.log(pod, container["name"], attempt))
+        names = [c["name"] for c in init_containers(pod)]
+        return ContainerConfig(
+            name=container["name"],
+            image=container["image"],
+            attempt=attempt,
+            command=tuple(expand(word, env) for word in container.get("command") or ()),
+            args=tuple(expand(word, env) for word in container.get("args") or ()),
+            working_dir=container.get("workingDir") or "",
+            env=tuple(env.items()),
+            mounts=mounts,
+            log_path=log_path,
+            resources=resources_of(
+                pod,
+                container,
+                pids_max=context.config.pod_pids_max,
+                memory_total=_memory(context),
+            ),
+            security=security_of(pod, container),
+            spec_hash=spec_hash(container),
+            init=container["name"] in names,
+            termination_message_file=message,
+        )
+
+    async def _post_start(self, pod: Obj, container: Obj, container_id: str, ip: str) -> None:
+        hook = (container.get("lifecycle") or {}).get("postStart")
+        if not hook:
+            return
+        context = self.context
+        problem = await run_hook(context.host, context.runtime, container, container_id, hook, ip)
+        if problem:
+            name = container["name"]
+            context.event(pod, "Warning", "FailedPostStartHook", "PostStartHook failed", name)
+            context.event(
+                pod, "Normal", "Killing", "FailedPostStartHook: container will be restarted", name
+            )
+            await context.runtime.stop_container(container_id, 30)
+            raise StartProblem("PostStartHookError", problem)
+
+
+def _memory(context: Context) -> int:
+    return value(str(context.machine.capacity["memory"]))
