@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import orjson
 
-from k8slite.api import discovery
+from k8slite.api import discovery, openapi
 from k8slite.api.kinds import KINDS
 from k8slite.api.meta import Obj
 from k8slite.apiserver.core import Core
 from k8slite.apiserver.http.message import Request, Response
 
-__all__ = ["serve_api", "serve_apis"]
+__all__ = ["serve_api", "serve_apis", "serve_openapi"]
 
 _JSON = b"application/json"
 _bytes: dict[tuple[str, ...], bytes] = {}
@@ -75,3 +75,27 @@ def serve_apis(core: Core, request: Request) -> Response | None:
 def _resources(group: str, version: str) -> Response | None:
     found = discovery.api_resource_list(KINDS, group, version)
     return None if found is None else _remember(("resources", group, version), found)
+
+
+def serve_openapi(core: Core, request: Request) -> Response | None:
+    """/openapi/v3 and a document below it; None for what is not there.
+
+    Documents are made when they are first asked for; only the index needs them all.
+    """
+    path = request.path.strip("/").removeprefix("openapi/v3").strip("/")
+    if not path:
+        found = _bytes.get(("openapi",))
+        if found is None:
+            found = orjson.dumps(openapi.index(openapi.built_in_documents()))
+            _bytes["openapi",] = found
+        return Response(200, found)
+    parts = path.split("/")
+    group, version = ("", parts[-1]) if parts[0] == "api" else ("/".join(parts[1:-1]), parts[-1])
+    try:
+        document = openapi.built_in_document(group, version)
+    except KeyError:
+        return None
+    etag = b'"%b"' % openapi.digest(document).encode()
+    if request.headers.get(b"if-none-match") == etag:
+        return Response(304, b"", headers=((b"Etag", etag),))
+    return Response(200, document, headers=((b"Etag", etag), (b"Vary", b"Accept")))

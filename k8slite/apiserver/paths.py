@@ -8,7 +8,7 @@ import orjson
 
 from k8slite.api.status import ApiError, method_not_supported
 from k8slite.apiserver.core import Core
-from k8slite.apiserver.discovery import serve_api, serve_apis
+from k8slite.apiserver.discovery import serve_api, serve_apis, serve_openapi
 from k8slite.apiserver.http.message import Request, Response, json_response
 from k8slite.apiserver.requestinfo import RequestInfo
 
@@ -123,6 +123,10 @@ def _apis(core: Core, request: Request) -> Response:
     return _or_not_found(serve_apis(core, request))
 
 
+def _openapi(core: Core, request: Request) -> Response:
+    return _or_not_found(serve_openapi(core, request))
+
+
 def _or_not_found(answer: Response | None) -> Response:
     if answer is None:
         raise ApiError(404, PAGE_NOT_FOUND, "404 page not found")
@@ -133,6 +137,7 @@ PATHS: dict[str, Callable[[Core, Request], Response]] = {
     "/": _root,
     "/api": _api,
     "/apis": _apis,
+    "/openapi/v3": _openapi,
     "/version": _version,
     "/healthz": _health,
     "/livez": _health,
@@ -143,6 +148,7 @@ PATHS: dict[str, Callable[[Core, Request], Response]] = {
 PREFIXES: tuple[tuple[str, Callable[[Core, Request], Response]], ...] = (
     ("/api/", _api),
     ("/apis/", _apis),
+    ("/openapi/v3/", _openapi),
     ("/healthz/", _health),
     ("/livez/", _health),
     ("/readyz/", _health),

@@ -168,7 +168,7 @@ async def test_a_namespace_ends_when_it_is_finalized(session: Session) -> None:
 async def test_status_and_spec_have_their_own_paths(session: Session) -> None:
     await session.call("POST", PODS, pod("p"))
     path = f"{PODS}/p"
-    body = {"status": {"phase": "Running"}}
+    body: dict[str, Any] = {"status": {"phase": "Running"}}
     _, ignored = await session.call("PATCH", path, body, content_type=MERGE)
     assert ignored["status"]["phase"] == "Pending"
     _, taken = await session.call("PATCH", f"{path}/status", body, content_type=MERGE)
