@@ -14,7 +14,7 @@ from typing import Final
 
 import trio
 
-from k8slite.proxy.rules import JUMPS, Chains, build_chains, changes
+from k8slite.proxy.rules import JUMPS, ChainBuilder, Chains, changes
 from k8slite.proxy.table import Table
 from k8slite.proxy.writer import WriteFailed
 
@@ -30,13 +30,13 @@ class IptablesWriter:
     """`command` comes before every program: a way into a namespace, for tests."""
 
     def __init__(self, cluster_cidr: str, *, command: Sequence[str] = ()) -> None:
-        self._cluster_cidr = cluster_cidr
+        self._builder = ChainBuilder(cluster_cidr)
         self._command = list(command)
         self._written: Chains | None = None
 
     async def sync(self, table: Table) -> list[str]:
         """See `Writer`. Rules are all or nothing."""
-        wanted = build_chains(table, self._cluster_cidr)
+        wanted = self._builder.build(table)
         jumps = ""
         written = self._written
         if written is None:

@@ -20,7 +20,7 @@ from k8slite.client.api import Api
 from k8slite.client.background import open_background
 from k8slite.client.client import ClientConfig, open_client
 from k8slite.client.informer import Informer, open_informers
-from k8slite.proxy.table import build_table
+from k8slite.proxy.table import TableBuilder
 from k8slite.proxy.writer import WriteFailed, Writer
 from raftkv.host import Host
 
@@ -52,6 +52,7 @@ class Proxy:
         self._services = services
         self._slices = slices
         self._writer = writer
+        self._builder = TableBuilder(config.node_name)
         self._dirty = trio.Event()
         self._synced = trio.Event()
         self.syncs = 0
@@ -82,7 +83,7 @@ class Proxy:
 
     async def _sync(self) -> bool:
         """Whether everything could be done."""
-        table = build_table(self._services.list(), self._slices.list(), self._config.node_name)
+        table = self._builder.build(self._services.list(), self._slices.list())
         try:
             problems = await self._writer.sync(table)
         except WriteFailed as error:

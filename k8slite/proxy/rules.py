@@ -17,16 +17,17 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from k8slite.proxy.table import Endpoint, ServicePort, Table
 
-__all__ = ["Chains", "JUMPS", "build_chains", "changes"]
+__all__ = ["ChainBuilder", "Chains", "JUMPS", "build_chains", "changes"]
 
 Chains = dict[tuple[str, str], tuple[str, ...]]
 """(table, chain) to its rules, without the leading "-A CHAIN "."""
 
 MARK: Final = "0x4000"
+LARGE_ENDPOINTS: Final = 1000
 NODE_PORTS_NOTE: Final = (
     '"kubernetes service nodeports; NOTE: this must be the last rule in this chain"'
 )
@@ -57,42 +58,89 @@ JUMPS: Final[tuple[tuple[str, str, str], ...]] = (
 """(table, built-in chain, rule): what leads into our chains. They go to the head."""
 
 
+class _Part(NamedTuple):
+    """What one port of a service contributes."""
+
+    entry: ServicePort
+    portals: tuple[str, ...]
+    node_ports: tuple[str, ...]
+    rejects: tuple[str, ...]
+    external_rejects: tuple[str, ...]
+    chains: Chains
+
+
+class ChainBuilder:
+    """Builds all chains for a table, and remembers those of ports that stay as they are.
+
+    `cluster_cidr`: the pods' range; others reach a cluster IP masqueraded, for their answers must
+    come back through this node. With very many endpoints their rules have no comments, as with
+    kube-proxy.
+    """
+
+    def __init__(self, cluster_cidr: str) -> None:
+        self._cluster_cidr = cluster_cidr
+        self._parts: dict[tuple[str, str], _Part] = {}
+        self._large = False
+
+    def build(self, table: Table) -> Chains:
+        large = sum(len(entry.endpoints) for entry in table.values()) > LARGE_ENDPOINTS
+        if large != self._large:
+            self._large = large
+            self._parts = {}
+        parts: dict[tuple[str, str], _Part] = {}
+        for key, entry in table.items():
+            part = self._parts.get(key)
+            if part is None or (part.entry is not entry and part.entry != entry):
+                part = self._part(entry)
+            parts[key] = part
+        self._parts = parts
+        chains: Chains = {}
+        for part in parts.values():
+            chains.update(part.chains)
+        return {**chains, **_fixed_chains(list(parts.values()))}
+
+    def _part(self, entry: ServicePort) -> _Part:
+        chains: Chains = {}
+        _service_chains(entry, self._cluster_cidr, chains, not self._large)
+        return _Part(
+            entry,
+            tuple(_portals(entry)),
+            tuple(_node_port(entry)),
+            tuple(_internal_rejects(entry)),
+            tuple(_external_rejects(entry)),
+            chains,
+        )
+
+
 def build_chains(table: Table, cluster_cidr: str) -> Chains:
-    """All chains for a table. `cluster_cidr`: the pods' range; others reach a cluster IP
-    masqueraded, for their answers must come back through this node."""
-    services: list[str] = []
-    node_ports: list[str] = []
-    rejects: list[str] = []
-    external_rejects: list[str] = []
-    chains: Chains = {}
-    for entry in table.values():
-        _service_chains(entry, cluster_cidr, chains)
-        services += _portals(entry)
-        node_ports += _node_port(entry)
-        rejects += _internal_rejects(entry)
-        external_rejects += _external_rejects(entry)
-    services.append(
-        f"-m comment --comment {NODE_PORTS_NOTE} -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS"
-    )
-    chains["nat", "KUBE-SERVICES"] = tuple(services)
-    chains["nat", "KUBE-NODEPORTS"] = tuple(node_ports)
-    chains["nat", "KUBE-MARK-MASQ"] = (f"-j MARK --or-mark {MARK}",)
-    chains["nat", "KUBE-POSTROUTING"] = (
-        f"-m mark ! --mark {MARK}/{MARK} -j RETURN",
-        f"-j MARK --xor-mark {MARK}",
-        '-m comment --comment "kubernetes service traffic requiring SNAT" '
-        "-j MASQUERADE --random-fully",
-    )
-    chains["filter", "KUBE-SERVICES"] = tuple(rejects)
-    chains["filter", "KUBE-EXTERNAL-SERVICES"] = tuple(external_rejects)
-    chains["filter", "KUBE-FORWARD"] = (
-        "-m conntrack --ctstate INVALID -j DROP",
-        f'-m comment --comment "kubernetes forwarding rules" -m mark --mark {MARK}/{MARK} '
-        "-j ACCEPT",
-        '-m comment --comment "kubernetes forwarding conntrack rule" '
-        "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
-    )
-    return chains
+    """All chains for a table, without memory."""
+    return ChainBuilder(cluster_cidr).build(table)
+
+
+def _fixed_chains(parts: Sequence[_Part]) -> Chains:
+    last = f"-m comment --comment {NODE_PORTS_NOTE} -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS"
+    return {
+        ("nat", "KUBE-SERVICES"): (*(rule for part in parts for rule in part.portals), last),
+        ("nat", "KUBE-NODEPORTS"): tuple(rule for part in parts for rule in part.node_ports),
+        ("nat", "KUBE-MARK-MASQ"): (f"-j MARK --or-mark {MARK}",),
+        ("nat", "KUBE-POSTROUTING"): (
+            f"-m mark ! --mark {MARK}/{MARK} -j RETURN",
+            f"-j MARK --xor-mark {MARK}",
+            '-m comment --comment "kubernetes service traffic requiring SNAT" '
+            "-j MASQUERADE --random-fully",
+        ),
+        ("filter", "KUBE-SERVICES"): tuple(rule for part in parts for rule in part.rejects),
+        ("filter", "KUBE-EXTERNAL-SERVICES"): tuple(
+            rule for part in parts for rule in part.external_rejects
+        ),
+        ("filter", "KUBE-FORWARD"): (
+            "-m conntrack --ctstate INVALID -j DROP",
+            f'-m comment --comment "kubernetes forwarding rules" -m mark --mark {MARK}/{MARK} '
+            "-j ACCEPT",
+            '-m comment --comment "kubernetes forwarding conntrack rule" '
+            "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        ),
+    }
 
 
 def _hash(*parts: str) -> str:
@@ -169,7 +217,7 @@ def _external_rejects(entry: ServicePort) -> list[str]:
     return rules
 
 
-def _service_chains(entry: ServicePort, cluster_cidr: str, chains: Chains) -> None:
+def _service_chains(entry: ServicePort, cluster_cidr: str, chains: Chains, comments: bool) -> None:
     """KUBE-SVC (all endpoints), KUBE-SVL (local ones), KUBE-EXT and the KUBE-SEPs of a port."""
     if not entry.endpoints:
         return
@@ -185,16 +233,19 @@ def _service_chains(entry: ServicePort, cluster_cidr: str, chains: Chains) -> No
     used: dict[Endpoint, None] = {}
     if needs_all:
         first = [] if entry.internal_local or not cluster_cidr else [outsiders]
-        chains["nat", _chain("SVC", entry)] = (*first, *_choose(entry, entry.endpoints))
+        chains["nat", _chain("SVC", entry)] = (*first, *_choose(entry, entry.endpoints, comments))
         used.update(dict.fromkeys(entry.endpoints))
     if needs_local:
         first = [outsiders] if entry.internal_local and cluster_cidr else []
-        chains["nat", _chain("SVL", entry)] = (*first, *_choose(entry, entry.local_endpoints))
+        chains["nat", _chain("SVL", entry)] = (
+            *first,
+            *_choose(entry, entry.local_endpoints, comments),
+        )
         used.update(dict.fromkeys(entry.local_endpoints))
     if external:
         chains["nat", _chain("EXT", entry)] = tuple(_external_chain(entry, cluster_cidr))
     for endpoint in used:
-        chains["nat", _endpoint_chain(entry, endpoint)] = _endpoint_rules(entry, endpoint)
+        chains["nat", _endpoint_chain(entry, endpoint)] = _endpoint_rules(entry, endpoint, comments)
 
 
 def _external_chain(entry: ServicePort, cluster_cidr: str) -> Iterable[str]:
@@ -217,34 +268,35 @@ def _external_chain(entry: ServicePort, cluster_cidr: str) -> Iterable[str]:
         yield f"-j {_chain('SVL', entry)}"
 
 
-def _choose(entry: ServicePort, endpoints: Sequence[Endpoint]) -> Iterable[str]:
+def _choose(entry: ServicePort, endpoints: Sequence[Endpoint], comments: bool) -> Iterable[str]:
     """An endpoint at random, each with the same probability; first, where asked, the one that
     this client had before."""
     if entry.affinity_seconds:
         for endpoint in endpoints:
             chain = _endpoint_chain(entry, endpoint)
+            comment = _comment(f"{entry.key} -> {endpoint}") + " " if comments else ""
             yield (
-                f"{_comment(f'{entry.key} -> {endpoint}')} -m recent --name {chain} --rcheck "
+                f"{comment}-m recent --name {chain} --rcheck "
                 f"--seconds {entry.affinity_seconds} --reap -j {chain}"
             )
     for index, endpoint in enumerate(endpoints):
-        comment = _comment(f"{entry.key} -> {endpoint}")
+        comment = _comment(f"{entry.key} -> {endpoint}") + " " if comments else ""
         chain = _endpoint_chain(entry, endpoint)
         left = len(endpoints) - index
         chance = f"-m statistic --mode random --probability {1 / left:0.10f} " if left > 1 else ""
-        yield f"{comment} {chance}-j {chain}"
+        yield f"{comment}{chance}-j {chain}"
 
 
-def _endpoint_rules(entry: ServicePort, endpoint: Endpoint) -> tuple[str, ...]:
+def _endpoint_rules(entry: ServicePort, endpoint: Endpoint, comments: bool) -> tuple[str, ...]:
     """A pod that is led back to itself must be answered through the node, hence masqueraded."""
-    comment = _comment(entry.key)
+    comment = _comment(entry.key) + " " if comments else ""
     protocol = entry.protocol.lower()
     recent = ""
     if entry.affinity_seconds:
         recent = f"-m recent --name {_endpoint_chain(entry, endpoint)} --set "
     return (
-        f"{comment} -s {endpoint.ip}/32 -j KUBE-MARK-MASQ",
-        f"{comment} {recent}-m {protocol} -p {protocol} -j DNAT --to-destination {endpoint}",
+        f"{comment}-s {endpoint.ip}/32 -j KUBE-MARK-MASQ",
+        f"{comment}{recent}-m {protocol} -p {protocol} -j DNAT --to-destination {endpoint}",
     )
 
 

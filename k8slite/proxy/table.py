@@ -19,7 +19,7 @@ import attrs
 
 from k8slite.api.meta import Obj
 
-__all__ = ["Endpoint", "ServicePort", "Table", "build_table"]
+__all__ = ["Endpoint", "ServicePort", "Table", "TableBuilder", "build_table"]
 
 PROXY_NAME_LABEL: Final = "service.kubernetes.io/service-proxy-name"
 HEADLESS_LABEL: Final = "service.kubernetes.io/headless"
@@ -85,26 +85,48 @@ Table = dict[tuple[str, str], ServicePort]
 """By (key, protocol), sorted."""
 
 
+class TableBuilder:
+    """Builds the table of a node, and remembers what it made of services that did not change.
+
+    Objects are told apart by identity: an informer gives a new object for every change.
+    """
+
+    def __init__(self, node_name: str) -> None:
+        self._node_name = node_name
+        self._known: dict[tuple[str, str], tuple[Obj, list[Obj], list[ServicePort]]] = {}
+
+    def build(self, services: Iterable[Obj], slices: Iterable[Obj]) -> Table:
+        """What this node must forward, from all services and all their slices."""
+        by_service: dict[tuple[str, str], list[Obj]] = {}
+        for each in slices:
+            metadata = each["metadata"]
+            service = (metadata.get("labels") or {}).get(SERVICE_NAME_LABEL)
+            if service and each.get("addressType") == "IPv4":
+                by_service.setdefault((metadata["namespace"], service), []).append(each)
+        known: dict[tuple[str, str], tuple[Obj, list[Obj], list[ServicePort]]] = {}
+        entries: list[ServicePort] = []
+        for service in services:
+            if not _is_ours(service):
+                continue
+            key = (service["metadata"]["namespace"], service["metadata"]["name"])
+            own = by_service.get(key, [])
+            before = self._known.get(key)
+            if before is None or before[0] is not service or not _same(before[1], own):
+                before = (service, own, _service_ports(service, own, self._node_name))
+            known[key] = before
+            entries += before[2]
+        self._known = known
+        entries.sort(key=lambda entry: (entry.key, entry.protocol))
+        return {(entry.key, entry.protocol): entry for entry in entries}
+
+
+def _same(one: list[Obj], two: list[Obj]) -> bool:
+    return len(one) == len(two) and all(a is b for a, b in zip(one, two, strict=True))
+
+
 def build_table(services: Iterable[Obj], slices: Iterable[Obj], node_name: str) -> Table:
-    """What this node must forward, from all services and all their slices."""
-    by_service: dict[tuple[str, str], list[Obj]] = {}
-    for each in slices:
-        metadata = each["metadata"]
-        service = (metadata.get("labels") or {}).get(SERVICE_NAME_LABEL)
-        if service and each.get("addressType") == "IPv4":
-            by_service.setdefault((metadata["namespace"], service), []).append(each)
-    entries = [
-        entry
-        for service in services
-        if _is_ours(service)
-        for entry in _service_ports(
-            service,
-            by_service.get((service["metadata"]["namespace"], service["metadata"]["name"]), []),
-            node_name,
-        )
-    ]
-    entries.sort(key=lambda entry: (entry.key, entry.protocol))
-    return {(entry.key, entry.protocol): entry for entry in entries}
+    """The table, without memory."""
+    return TableBuilder(node_name).build(services, slices)
 
 
 def _is_ours(service: Obj) -> bool:

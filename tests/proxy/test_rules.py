@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k8slite.proxy.rules import Chains, build_chains, changes
-from k8slite.proxy.table import build_table
+from k8slite.proxy.rules import ChainBuilder, Chains, build_chains, changes
+from k8slite.proxy.table import Table, TableBuilder, build_table
 from tests.proxy.objects import endpoint, endpoint_slice, service
 
 PODS = "10.244.0.0/16"
@@ -113,7 +113,7 @@ services_of = st.lists(
 )
 
 
-def world(services: Any, slices: Any) -> Chains:
+def world(services: Any, slices: Any) -> tuple[list[Any], list[Any]]:
     made = []
     for number, (name, node_port, internal, external, affinity) in enumerate(services):
         port = {"name": "http", "port": 80}
@@ -137,7 +137,12 @@ def world(services: Any, slices: Any) -> Chains:
         )
         for number, (name, ip, ready) in enumerate(slices)
     ]
-    return chains_of(made, ends)
+    return made, ends
+
+
+def keep(old: list[Any], new: list[Any]) -> list[Any]:
+    """Objects that did not change stay the same objects, as in an informer."""
+    return [next((before for before in old if before == each), each) for each in new]
 
 
 def carry_out(state: dict[tuple[str, str], list[str]], text: str) -> None:
@@ -168,8 +173,17 @@ def test_changes_lead_from_any_world_to_any_other(worlds: list[Any]) -> None:
     """Applied one after the other they give what a fresh start gives, and no jump ever dangles."""
     state: dict[tuple[str, str], list[str]] = {}
     written: Chains = {}
+    builder, tables = ChainBuilder(PODS), TableBuilder("node-1")
+    made: list[Any] = []
+    ends: list[Any] = []
     for services, slices in worlds:
-        wanted = world(services, slices)
+        new_made, new_ends = world(services, slices)
+        made = keep(made, new_made)
+        ends = keep(ends, new_ends)
+        table: Table = tables.build(made, ends)
+        assert table == build_table(made, ends, "node-1")
+        wanted = builder.build(table)
+        assert wanted == build_chains(table, PODS)
         carry_out(state, changes(written, wanted))
         written = wanted
         assert {key: tuple(rules) for key, rules in state.items()} == wanted
