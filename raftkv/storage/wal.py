@@ -95,7 +95,9 @@ class Wal:
             if recovered.tail.torn or file.size != padded:
                 file.truncate(end)
                 file.append(bytes(padded - end))
-                await file.sync()
+            # A process that was killed leaves what it wrote, but perhaps only in the kernel's
+            # memory. What we have read we are going to rely on, so it must be durable first.
+            await file.sync()
             for name in recovered.skipped:
                 disk.delete(name)
             await disk.sync_directory()

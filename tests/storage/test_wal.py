@@ -296,6 +296,21 @@ async def test_fsync_error_is_fatal() -> None:
         await wal.sync()
 
 
+async def test_what_a_killed_process_left_is_durable_before_it_is_believed() -> None:
+    """Killed between write and sync, the record is still in the kernel's memory: a new process
+    reads it and acts on it, so it must not vanish when the power fails afterwards."""
+    disk = await filled(3)
+    wal, _ = await Wal.open(disk)
+    disk.fail_at = len(disk.steps) + 1
+    wal.append(HardState(9, 2, 3), [entry(4, 9)])
+    with pytest.raises(Crashed, match="sync"):
+        await wal.sync()
+    disk.fail_at = None
+    found = await reopen(disk)
+    assert found.hard_state == HardState(9, 2, 3)
+    assert (await reopen(disk.after_crash())).hard_state == HardState(9, 2, 3)
+
+
 async def test_lost_fsync_detected() -> None:
     """Committed entries that a lying disk lost are missed at the start, not later."""
     disk = await filled(5)
