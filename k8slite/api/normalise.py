@@ -88,7 +88,7 @@ def _struct(type_: Type, value: Obj, path: str, unknown: list[str] | None) -> Ob
             else:
                 below = f"{path}.{name}" if path else name
                 item = _container(field, shape, item, below, unknown)
-                if item or name in type_.required:
+                if item:
                     out[name] = item
         except WrongType as error:
             error.enter(field)

@@ -39,6 +39,8 @@ _CAUSE_REASONS = {
     INTERNAL: "InternalError",
     TYPE_INVALID: "FieldValueTypeInvalid",
 }
+OMITTED = object()
+"""A bad value that is not to be shown."""
 _WITHOUT_VALUE = frozenset((REQUIRED, FORBIDDEN, TOO_LONG, INTERNAL))
 
 
@@ -57,7 +59,8 @@ class FieldError(NamedTuple):
         inclusive`.
         """
         label = INVALID if self.type is TYPE_INVALID else self.type
-        text = label if self.type in _WITHOUT_VALUE else f"{label}: {_show(self.bad_value)}"
+        hidden = self.type in _WITHOUT_VALUE or self.bad_value is OMITTED
+        text = label if hidden else f"{label}: {_show(self.bad_value)}"
         return f"{text}: {self.detail}" if self.detail else text
 
     def message(self) -> str:

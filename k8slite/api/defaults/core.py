@@ -44,7 +44,8 @@ def default_endpoint_slice(o: Obj) -> None:
     for port in o.get("ports") or ():
         port.setdefault("name", "")
         port.setdefault("protocol", "TCP")
-    o.setdefault("endpoints", None)
+    for endpoint in o.setdefault("endpoints", None) or ():
+        endpoint.setdefault("conditions", {})
     o.setdefault("ports", None)
 
 
@@ -102,8 +103,8 @@ def default_event(o: Obj) -> None:
     o.setdefault("firstTimestamp", None)
     o.setdefault("lastTimestamp", None)
     o.setdefault("eventTime", None)
-    o.setdefault("reportingComponent", o["source"].get("component", ""))
-    o.setdefault("reportingInstance", o["source"].get("host", ""))
+    o.setdefault("reportingComponent", "")
+    o.setdefault("reportingInstance", "")
 
 
 def default_limit_range(o: Obj) -> None:
