@@ -64,7 +64,7 @@ async def bind(call: Call) -> Response:
             given = binding["metadata"].get(key)
             if given:
                 metadata[key] = {**(metadata.get(key) or {}), **given}
-        condition = {"type": "PodScheduled", "status": "True"}
+        condition = {"type": "PodScheduled", "status": "True", "lastProbeTime": None}
         set_condition(old.setdefault("status", {}), condition, now)
         return old
 

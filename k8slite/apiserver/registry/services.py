@@ -75,7 +75,13 @@ def _keep_allocated(new: Obj, old: Obj) -> None:
     """An update that leaves addresses and node ports out keeps what was allocated."""
     if old.get("type") == "ExternalName" or new.get("type") == "ExternalName":
         if new.get("type") == "ExternalName":
-            for key in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
+            for key in (
+                "clusterIP",
+                "clusterIPs",
+                "ipFamilies",
+                "ipFamilyPolicy",
+                "internalTrafficPolicy",
+            ):
                 new.pop(key, None)
         return
     if not new.get("clusterIP") and old.get("clusterIP"):
@@ -110,6 +116,10 @@ def _allocate_ip(call: Call, service: Obj, before: list[str], writes: list[Write
     asked = (spec.get("clusterIPs") or [spec.get("clusterIP", "")])[0]
     if asked == "None":
         spec["clusterIP"], spec["clusterIPs"] = "None", ["None"]
+        if not spec.get("selector") and "ipFamilies" not in spec:
+            # Nothing is selected by us, so that the endpoints may be of either family.
+            spec["ipFamilies"] = ["IPv4", "IPv6"]
+            spec.setdefault("ipFamilyPolicy", "RequireDualStack")
         _set_family(spec, "IPv4")
         return
     cache = call.core.mirror.cache(IP_ADDRESSES)
