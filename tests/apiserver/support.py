@@ -59,7 +59,12 @@ def make_config(**changes: Any) -> ApiserverConfig:
 async def open_test_apiserver(
     store: Store | None = None, **changes: Any
 ) -> AsyncIterator[Apiserver]:
-    """An apiserver with its bootstrap objects and the default service account."""
+    """An apiserver with its bootstrap objects and the default service account.
+
+    `store` shares a store of this process; `store_config` names another one; else memory.
+    """
+    if "store_config" in changes:
+        changes["store"] = changes.pop("store_config")
     async with open_apiserver(make_config(**changes), OsHost("test"), store) as server:
         async with open_session(server) as session:
             await session.call(
