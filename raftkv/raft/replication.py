@@ -31,9 +31,11 @@ def flush(core: Core) -> None:
 def _replicate(core: Core, member: int, peer: Progress) -> None:
     last, commit = core.log.last_index, core.log.commit
     while peer.next <= last and not peer.inflights.full:
+        before = peer.next
         _send_append(core, member, peer)
         if peer.state is not State.REPLICATE:
-            return
+            return  # what it needs was compacted
+        assert peer.next > before
     if peer.commit_sent < commit:
         # Nothing else to send, or the window is full: the commit index goes alone. Its loss does
         # no harm, the next heartbeat carries it too; so no answer is asked for.
@@ -82,7 +84,8 @@ def _send_snapshot(core: Core, member: int, peer: Progress) -> None:
     assert meta is not None, "entries were compacted without a snapshot"
     assert meta.index >= core.log.offset
     if not peer.active:
-        peer.probe_sent = True
+        peer.become_probe()
+        peer.probe_sent = True  # its answer to a heartbeat makes it active and lets it go on
         return
     core.before_sync.append(InstallSnapshot(member, core.id, core.term, Snapshot(meta, b"")))
     peer.become_snapshot(meta.index)

@@ -25,7 +25,9 @@ class Disk:
             self.hard_state = effects.hard_state
         if effects.entries:
             first = effects.entries[0].index
-            self.entries = [e for e in self.entries if e.index < first] + effects.entries
+            if self.entries:
+                del self.entries[max(0, first - self.entries[0].index) :]
+            self.entries += effects.entries
 
     def write_torn(self, effects: Effects, rng: random.Random) -> None:
         """The crash came during the write: some part of the batch is there, entries last to

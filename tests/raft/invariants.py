@@ -85,6 +85,7 @@ class Oracle:
             self._counters[f"became {role.value}"] += 1
         if role is Role.LEADER:
             self._check_leader(id_, core)
+        assert core.history.current_index <= log.last_index, f"{id_}: membership without its entry"
         self._check_log(id_, log)
 
     def _check_leader(self, id_: int, core: Core) -> None:

@@ -37,7 +37,7 @@ from raftkv.raft.membership import Change, ChangeKind
 from tests.raft.disk import Disk
 from tests.raft.invariants import Oracle
 
-SAFETY_TICKS = 300
+SAFETY_TICKS = 250
 LIVENESS_TICKS = 400
 
 
@@ -82,11 +82,11 @@ class World:
             partition=rng.choice([0.0, 0.01, 0.05]),
             snapshot_every=rng.choice([5, 20, 1000]),
             keep_behind=rng.choice([0, 3, 20]),
-            propose=rng.choice([0.2, 1.0, 3.0]),
+            propose=rng.choice([0.2, 1.0, 2.0]),
             change=0.03 if moving else 0.0,
             transfer=rng.choice([0.0, 0.01]),
             max_append_bytes=rng.choice([1, 30, 1 << 20]),
-            max_inflight_messages=rng.choice([1, 4, 64]),
+            max_inflight_messages=rng.choice([1, 4, 16]),
             pre_vote=rng.random() < 0.85,
             check_quorum=rng.random() < 0.7,
         )
@@ -120,6 +120,7 @@ class Member:
             max_inflight_messages=world.max_inflight_messages,
             campaign_at_start=self.id == 1 and self.incarnation == 0,
             snapshot_ticks=30,
+            max_uncommitted_bytes=100,
         )
         self.incarnation += 1
         restored = self.disk.restored()
@@ -151,7 +152,8 @@ class Member:
         for message in effects.messages_before_sync:
             swarm.send(self, message)
         rng, world = swarm.rng, swarm.world
-        delay = rng.uniform(0, world.sync_max) if effects.must_sync else 0.0
+        slowest = world.sync_max if swarm.faulty else min(world.sync_max, 0.3)
+        delay = rng.uniform(0, slowest) if effects.must_sync else 0.0
         if swarm.faulty and rng.random() < world.hang:
             delay += rng.uniform(5, 60)
             swarm.counters["hung disk"] += 1
@@ -357,7 +359,7 @@ class Swarm:
                 node.propose(b"%d" % self.proposed)
             except (NotLeader, ProposalDropped):
                 self.counters["proposal refused"] += 1
-        if rng.random() < 0.3:
+        if rng.random() < 0.6:
             self.ask_read(member, node)
         if node.role is not Role.LEADER or not self.faulty:
             return

@@ -214,6 +214,28 @@ def test_no_snapshot_for_a_member_that_is_silent() -> None:
         cluster.settle()
 
 
+def test_compaction_beyond_what_a_silent_member_was_sent() -> None:
+    """Still in replicate state, its window full, and the next entries for it are gone."""
+    cluster = Cluster(max_inflight_messages=1)
+    leader = cluster.elect(1)
+    cluster.isolate(3)
+    for n in range(5):
+        cluster.propose(1, b"%d" % n)
+        cluster.settle()
+    cluster.snapshot(1)
+    peer = cluster.core(1).progress[3]
+    assert peer.state.value == "replicate"
+    peer.active = False
+    peer.inflights.clear()
+    cluster.propose(1, b"more")
+    cluster.settle()
+    assert leader.status().progress[3].state == "probe"
+    cluster.heal()
+    cluster.tick(1)
+    cluster.settle()
+    assert cluster.nodes[3].status().commit == leader.status().commit
+
+
 def test_catching_up_from_kept_entries_needs_no_snapshot() -> None:
     cluster = Cluster()
     cluster.elect(1)
