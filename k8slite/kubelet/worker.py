@@ -226,7 +226,7 @@ class PodWorker:
     def _deadline(self) -> float | None:
         seconds = self.pod["spec"].get("activeDeadlineSeconds")
         started: str | None = self._basis()["status"].get("startTime")
-        return parse_time(started) + seconds if seconds is not None and started else None
+        return parse_time(started) + float(seconds) if seconds is not None and started else None
 
     def _past_deadline(self) -> bool:
         deadline = self._deadline()

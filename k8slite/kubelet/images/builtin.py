@@ -1,8 +1,8 @@
 """The built-in image: this machine's own busybox, so that a first pod needs no registry.
 
-Makes one layer directory: `bin/busybox` with a link for each applet, and the few files that a
-root needs. Where busybox is not installed, `bin` holds small Python programs in place of the few applets that
-the examples use; then it serves the `process` runtime only, which has the machine's own shell.
+Makes one layer directory: `bin/busybox` with a link for each applet, and the few files that a root
+needs. Where busybox is not installed, `bin` holds small Python programs for the applets that the
+examples use; then it serves the `process` runtime only, which has the machine's own shell.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import os
 import stat
 import tarfile
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import IO, Protocol, cast
 
 from k8slite.kubelet.images.archive import BadArchive
 
@@ -35,7 +35,7 @@ def unpack_layer(stream: Reader, directory: Path, *, owners: bool) -> int:
     """
     total = 0
     folders: list[tuple[Path, tarfile.TarInfo]] = []
-    with tarfile.open(fileobj=stream, mode="r|") as tar:
+    with tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r|") as tar:
         for member in tar:
             target = _inside(directory, member.name)
             if target == directory:

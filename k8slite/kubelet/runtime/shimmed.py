@@ -464,7 +464,8 @@ async def run_command(how: Exec) -> ExecResult:
             nursery.cancel_scope.cancel()
     finally:
         if process.returncode is None and how.pid_file:
-            _kill_inside(how.pid_file)
+            with trio.CancelScope(shield=True):
+                await _kill_inside(how.pid_file)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         with trio.CancelScope(shield=True):
@@ -473,9 +474,17 @@ async def run_command(how: Exec) -> ExecResult:
     return ExecResult(code, bytes(output["stdout"]), bytes(output["stderr"]))
 
 
-def _kill_inside(pid_file: str) -> None:
-    with contextlib.suppress(OSError, ValueError):
-        os.kill(int(Path(pid_file).read_text()), signal.SIGKILL)
+async def _kill_inside(pid_file: str) -> None:
+    """Kill the command in the container, which does not end with who asked for it.
+
+    It may be just about to start: then its pid is not written yet.
+    """
+    with trio.move_on_after(POLL_SECONDS):
+        while True:
+            with contextlib.suppress(OSError, ValueError):
+                os.kill(int(Path(pid_file).read_text()), signal.SIGKILL)  # noqa: ASYNC240
+                return
+            await trio.sleep(0.01)
 
 
 def _runtime_directory(root_dir: str | Path) -> Path:
