@@ -1,4 +1,13 @@
-"""Raft as a pure value: `RaftNode` in, `Effects` out. See node.py; the roles are files."""
+"""Raft as a pure value: messages, ticks and proposals go into a `RaftNode`, `Effects` come out.
+
+node.py         RaftNode, the tables of handlers, what a difference of terms means
+effects.py      the batch that the shell obeys, field by field; status
+core.py         the state all roles share, the table of transitions
+follower.py candidate.py leader.py voter.py     the roles
+replication.py progress.py      what a leader sends to whom, and how far ahead
+reads.py membership.py quorum.py log.py         one idea each
+messages.py config.py errors.py                 the words
+"""
 
 from raftkv.raft.config import RaftConfig, Restored
 from raftkv.raft.effects import Effects, PeerStatus, RaftStatus, Role
