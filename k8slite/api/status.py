@@ -41,6 +41,8 @@ _CAUSE_REASONS = {
 }
 OMITTED = object()
 """A bad value that is not to be shown."""
+NULL = object()
+"""A bad value that is an empty map or list of Go: shown as null without quotes."""
 _WITHOUT_VALUE = frozenset((REQUIRED, FORBIDDEN, TOO_LONG, INTERNAL))
 
 
@@ -113,6 +115,8 @@ def quote(text: str) -> str:
 def _show(value: Any) -> str:
     if value is None:
         return '"null"'
+    if value is NULL:
+        return "null"
     if value is True or value is False:
         return "true" if value else "false"
     if isinstance(value, str):

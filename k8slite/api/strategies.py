@@ -50,8 +50,12 @@ _NOT_DESIRED = frozenset(("metadata", "status", "kind", "apiVersion"))
 
 
 def prepare_for_create(kind: Kind, obj: Obj) -> None:
-    """Before validation of a new object: status is the server's, generation begins at 1."""
+    """Before validation of a new object: status is the server's, generation begins at 1.
+
+    The server has set name, namespace, uid and creationTimestamp already.
+    """
     metadata = obj["metadata"]
+    _one_owner_each(metadata)
     if kind.resource in WITH_GENERATION:
         metadata["generation"] = 1
     else:
@@ -79,6 +83,7 @@ def prepare_for_update(kind: Kind, new: Obj, old: Obj) -> None:
     """Before validation of an update by the main path: status stays, generation grows with the
     spec.
     """
+    _one_owner_each(new["metadata"])
     if "status" in kind.subresources:
         if "status" in old:
             new["status"] = copy(old["status"])
@@ -121,6 +126,204 @@ def prepare_for_status_update(kind: Kind, new: Obj, old: Obj) -> None:
     if kind.resource == "pods":
         new["status"] = new.get("status") or {}
         new["status"].setdefault("qosClass", (old.get("status") or {}).get("qosClass"))
+
+
+def _one_owner_each(metadata: Obj) -> None:
+    owners = metadata.get("ownerReferences")
+    if owners and len(owners) > 1:
+        metadata["ownerReferences"] = list({o.get("uid"): o for o in reversed(owners)}.values())[
+            ::-1
+        ]
+
+
+def _create_service(o: Obj) -> None:
+    spec = o["spec"]
+    if spec.get("clusterIP") and not spec.get("clusterIPs"):
+        spec["clusterIPs"] = [spec["clusterIP"]]
+    _drop_by_type(spec)
+
+
+_ADDRESSED_FIELDS = ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy")
+
+
+def _drop_by_type(spec: Obj) -> None:
+    """What the type of a service has no use for is dropped where the server had put it."""
+    if spec.get("type") == "ExternalName":
+        for field in ("ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"):
+            spec.pop(field, None)
+
+
+def _update_service(new: Obj, old: Obj) -> None:
+    """Addresses and node ports that the client left out stay as they were given out."""
+    spec, was = new["spec"], old.get("spec") or {}
+    type_, before = spec.get("type"), was.get("type")
+    if type_ != "ExternalName" and before != "ExternalName":
+        if not spec.get("clusterIP") and not spec.get("clusterIPs"):
+            for field in ("clusterIP", "clusterIPs"):
+                if field in was:
+                    spec[field] = copy(was[field])
+        for field in ("ipFamilies", "ipFamilyPolicy"):
+            if field in was:
+                spec.setdefault(field, copy(was[field]))
+    if type_ != "ExternalName" and spec.get("clusterIP") and not spec.get("clusterIPs"):
+        spec["clusterIPs"] = [spec["clusterIP"]]
+    if before == "ExternalName" and type_ != before and spec.get("externalName"):
+        if spec["externalName"] == was.get("externalName"):
+            del spec["externalName"]
+    if type_ in _WITH_NODE_PORTS and before in _WITH_NODE_PORTS:
+        given = {
+            (p.get("protocol"), p.get("port")): p.get("nodePort") for p in was.get("ports") or ()
+        }
+        for port in spec.get("ports") or ():
+            node_port = given.get((port.get("protocol"), port.get("port")))
+            if node_port and not port.get("nodePort"):
+                port["nodePort"] = node_port
+    _forget_by_type(spec, was)
+    _drop_by_type(spec)
+
+
+_WITH_NODE_PORTS = ("NodePort", "LoadBalancer")
+
+
+def _forget_by_type(spec: Obj, was: Obj) -> None:
+    """A change of type lets go of what only the old type needed, unless the client changed it
+    too.
+    """
+    type_ = spec.get("type")
+    if type_ == was.get("type"):
+        return
+    if type_ == "ExternalName":
+        for field in _ADDRESSED_FIELDS:
+            if spec.get(field) == was.get(field):
+                spec.pop(field, None)
+    if type_ not in _WITH_NODE_PORTS:
+        given = [p.get("nodePort") for p in was.get("ports") or ()]
+        if [p.get("nodePort") for p in spec.get("ports") or ()] == given:
+            for port in spec.get("ports") or ():
+                port.pop("nodePort", None)
+        if spec.get("externalTrafficPolicy") == was.get("externalTrafficPolicy"):
+            spec.pop("externalTrafficPolicy", None)
+    if type_ != "LoadBalancer":
+        for field in ("allocateLoadBalancerNodePorts", "loadBalancerClass", "healthCheckNodePort"):
+            if spec.get(field) == was.get(field):
+                spec.pop(field, None)
+
+
+def _create_job(o: Obj) -> None:
+    """Without manualSelector a job selects its pods by its own uid."""
+    spec = o["spec"]
+    if spec.get("manualSelector"):
+        return
+    spec["manualSelector"] = False
+    name, uid = o["metadata"].get("name", ""), o["metadata"].get("uid", "")
+    labels = spec["template"].setdefault("metadata", {}).setdefault("labels", {})
+    labels["controller-uid"] = labels["batch.kubernetes.io/controller-uid"] = uid
+    labels["job-name"] = labels["batch.kubernetes.io/job-name"] = name
+    selector = spec.setdefault("selector", {})
+    selector.setdefault("matchLabels", {})["batch.kubernetes.io/controller-uid"] = uid
+    if not o["metadata"].get("labels"):
+        o["metadata"]["labels"] = dict(labels)
+
+
+def _create_daemon_set(o: Obj) -> None:
+    notes = o["metadata"].setdefault("annotations", {})
+    notes["deprecated.daemonset.template.generation"] = "1"
+
+
+def _update_daemon_set(new: Obj, old: Obj) -> None:
+    """The template's own generation lives in an annotation: extensions/v1beta1 had a field for
+    it.
+    """
+    key = "deprecated.daemonset.template.generation"
+    count = int((old["metadata"].get("annotations") or {}).get(key, "0"))
+    if new["spec"].get("template") != old["spec"].get("template"):
+        count += 1
+    new["metadata"].setdefault("annotations", {})[key] = str(count)
+
+
+def _create_definition(o: Obj) -> None:
+    stored = [v.get("name") for v in o["spec"].get("versions") or () if v.get("storage")]
+    o["status"] = {
+        "conditions": None,
+        "acceptedNames": {"plural": "", "kind": ""},
+        "storedVersions": stored or None,
+    }
+
+
+def _update_definition(new: Obj, _old: Obj) -> None:
+    stored = [v.get("name") for v in new["spec"].get("versions") or () if v.get("storage")]
+    status = new.setdefault("status", {})
+    known = status.get("storedVersions") or []
+    status["storedVersions"] = known + [v for v in stored if v not in known]
+
+
+def _create_node(o: Obj) -> None:
+    _clean_node(o)
+    taints = o["spec"].setdefault("taints", [])
+    if not any(t.get("key") == "node.kubernetes.io/not-ready" for t in taints):
+        taints.append({"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"})
+
+
+def _clean_node(o: Obj) -> None:
+    spec = o["spec"]
+    spec.pop("configSource", None)
+    if spec.get("podCIDRs"):
+        spec["podCIDR"] = spec["podCIDRs"][0]
+    elif spec.get("podCIDR"):
+        spec["podCIDRs"] = [spec["podCIDR"]]
+
+
+def _update_node(new: Obj, _old: Obj) -> None:
+    _clean_node(new)
+
+
+def _create_claim(o: Obj) -> None:
+    _data_source(o["spec"])
+    _protect(o, "kubernetes.io/pvc-protection")
+
+
+def _create_volume(o: Obj) -> None:
+    _protect(o, "kubernetes.io/pv-protection")
+
+
+def _protect(o: Obj, finalizer: str) -> None:
+    """Storage in use must not vanish: a controller takes the finalizer away when nobody uses it."""
+    finalizers = o["metadata"].setdefault("finalizers", [])
+    if finalizer not in finalizers:
+        finalizers.append(finalizer)
+
+
+def _data_source(spec: Obj) -> None:
+    """dataSource may be a claim or a snapshot only; it and dataSourceRef are kept the same."""
+    source, reference = spec.get("dataSource"), spec.get("dataSourceRef")
+    if reference is not None and reference.get("namespace"):
+        spec.pop("dataSourceRef")
+        reference = None
+    if source is not None and reference is None and not _may_be_source(source):
+        spec.pop("dataSource")
+        source = None
+    if source is not None and reference is None:
+        spec["dataSourceRef"] = dict(source)
+    elif reference is not None and source is None:
+        spec["dataSource"] = dict(reference)
+
+
+def _may_be_source(source: Obj) -> bool:
+    group, kind = source.get("apiGroup") or "", source.get("kind")
+    return (group, kind) in (
+        ("", "PersistentVolumeClaim"),
+        ("snapshot.storage.k8s.io", "VolumeSnapshot"),
+    )
+
+
+def _create_service_account(o: Obj) -> None:
+    for reference in o.get("secrets") or ():
+        for field in [f for f in reference if f != "name"]:
+            del reference[field]
+
+
+def _update_service_account(new: Obj, _old: Obj) -> None:
+    _create_service_account(new)
 
 
 def _create_pod(pod: Obj) -> None:
@@ -173,12 +376,25 @@ def _update_namespace(new: Obj, old: Obj) -> None:
 
 
 _CREATE: dict[str, Callable[[Obj], None]] = {
+    "services": _create_service,
+    "jobs.batch": _create_job,
+    "daemonsets.apps": _create_daemon_set,
+    "customresourcedefinitions.apiextensions.k8s.io": _create_definition,
+    "nodes": _create_node,
+    "persistentvolumeclaims": _create_claim,
+    "persistentvolumes": _create_volume,
+    "serviceaccounts": _create_service_account,
     "pods": _create_pod,
     "namespaces": _create_namespace,
     "secrets": _fold_string_data,
     "certificatesigningrequests.certificates.k8s.io": _create_certificate_request,
 }
 _UPDATE: dict[str, Callable[[Obj, Obj], None]] = {
+    "services": _update_service,
+    "daemonsets.apps": _update_daemon_set,
+    "customresourcedefinitions.apiextensions.k8s.io": _update_definition,
+    "nodes": _update_node,
+    "serviceaccounts": _update_service_account,
     "pods": _update_pod,
     "namespaces": _update_namespace,
     "secrets": _fold_string_data_update,

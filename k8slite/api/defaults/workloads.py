@@ -75,6 +75,8 @@ def default_stateful_set(o: Obj) -> None:
     strategy.setdefault("type", "RollingUpdate")
     if strategy["type"] == "RollingUpdate":
         strategy.setdefault("rollingUpdate", {}).setdefault("partition", 0)
+    if "ordinals" in spec:
+        spec["ordinals"].setdefault("start", 0)
     retention = spec.setdefault("persistentVolumeClaimRetentionPolicy", {})
     retention.setdefault("whenDeleted", "Retain")
     retention.setdefault("whenScaled", "Retain")
@@ -96,11 +98,6 @@ def default_claim(o: Obj) -> None:
     spec.setdefault("resources", {})
     status = o.setdefault("status", {})
     status.setdefault("phase", "Pending")
-    source, reference = spec.get("dataSource"), spec.get("dataSourceRef")
-    if source is not None and reference is None:
-        spec["dataSourceRef"] = dict(source)
-    elif reference is not None and source is None and not reference.get("namespace"):
-        spec["dataSource"] = dict(reference)
 
 
 def default_job(o: Obj) -> None:

@@ -20,7 +20,6 @@ PLAIN_NUMBERS: dict[str, str] = {
     ),
     "apps.v1.ReplicaSetSpec": "minReadySeconds",
     "apps.v1.ReplicaSetStatus": "availableReplicas fullyLabeledReplicas readyReplicas",
-    "apps.v1.StatefulSetOrdinals": "start",
     "apps.v1.StatefulSetSpec": "minReadySeconds",
     "apps.v1.StatefulSetStatus": "currentReplicas readyReplicas updatedReplicas",
     "autoscaling.v1.ScaleSpec": "replicas",

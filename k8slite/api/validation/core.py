@@ -7,6 +7,7 @@ from __future__ import annotations
 from k8slite.api import names, quantity
 from k8slite.api.meta import Obj
 from k8slite.api.status import (
+    NULL,
     FieldError,
     duplicate,
     forbidden_field,
@@ -272,12 +273,15 @@ _RECLAIM = ("Delete", "Recycle", "Retain")
 def validate_persistent_volume(o: Obj) -> list[FieldError]:
     errors: Errors = []
     spec = o.get("spec") or {}
-    volumes.access_modes(spec.get("accessModes"), "spec.accessModes", errors)
+    if spec.get("accessModes"):
+        volumes.access_modes(spec["accessModes"], "spec.accessModes", errors)
+    else:
+        errors.append(required("spec.accessModes"))
     capacity = spec.get("capacity") or {}
     if not capacity:
         errors.append(required("spec.capacity"))
-    if capacity and set(capacity) != {"storage"}:
-        errors.append(not_supported("spec.capacity", _go_list(capacity), ("storage",)))
+    if set(capacity) != {"storage"}:
+        errors.append(not_supported("spec.capacity", capacity or NULL, ("storage",)))
     for name, text in capacity.items():
         at = f"spec.capacity[{name}]"
         if quantity.parse(text) <= 0:
@@ -285,7 +289,7 @@ def validate_persistent_volume(o: Obj) -> list[FieldError]:
     policy = spec.get("persistentVolumeReclaimPolicy")
     if policy:
         one_of(policy, _RECLAIM, "spec.persistentVolumeReclaimPolicy", errors)
-    if spec.get("nodeAffinity"):
+    if "nodeAffinity" in spec:
         selector = spec["nodeAffinity"].get("required")
         at = "spec.nodeAffinity.required"
         if selector is None:
@@ -316,21 +320,20 @@ def _attributes_class(spec: Obj, value: str, errors: Errors) -> None:
         errors.append(required("spec.csi", detail))
 
 
-def _go_list(values: dict[str, str]) -> dict[str, str]:
-    return dict(values)
-
-
 def _volume_source(spec: Obj, errors: Errors) -> None:
     count = 0
     for field, check in PERSISTENT_SOURCES.items():
         source = spec.get(field)
         if source is None:
             continue
-        at = f"spec.{_PATHS.get(field, field)}"
-        if count:
+        path = f"spec.{_PATHS.get(field, field)}"
+        if field == "flexVolume":
+            check(source, path, errors)
+        elif count:
+            at = "spec.cephFS" if field == "cephfs" else f"spec.{field}"
             errors.append(forbidden_field(at, "may not specify more than 1 volume type"))
         else:
-            check(source, at, errors)
+            check(source, path, errors)
         count += 1
     if count == 0:
         errors.append(required("spec", "must specify a volume type"))

@@ -378,7 +378,10 @@ def validate_storage_class(o: Obj) -> list[FieldError]:
         errors.append(required("provisioner", provisioner))
     else:
         check_all(
-            names.check_qualified_name(provisioner.lower()), "provisioner", provisioner, errors
+            names.check_qualified_name(provisioner.lower()),
+            "provisioner",
+            provisioner.lower(),
+            errors,
         )
     for key in o.get("parameters") or {}:
         if not key:
@@ -497,7 +500,7 @@ def validate_priority_class(o: Obj) -> list[FieldError]:
         errors.append(forbidden_field("value", detail))
     policy = o.get("preemptionPolicy")
     if policy is not None:
-        known = ("Never", "PreemptLowerPriority")
+        known = ("PreemptLowerPriority", "Never")
         if policy not in known:
             at = "preemptionPolicy"
             errors.append(not_supported(at, policy, known) if policy else required(at))

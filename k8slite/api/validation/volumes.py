@@ -486,7 +486,8 @@ def _data_source(source: Obj | None, path: str, errors: Errors, _reference: bool
     if not kind:
         errors.append(required(f"{path}.kind"))
     if not group and kind != "PersistentVolumeClaim":
-        errors.append(invalid_value(path, kind, ""))
+        detail = "must be 'PersistentVolumeClaim' when referencing the default apiGroup"
+        errors.append(invalid_value(path, kind, detail))
     if group:
         check_all(names.check_dns_subdomain(group), f"{path}.apiGroup", group, errors)
 

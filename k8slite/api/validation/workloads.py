@@ -7,6 +7,7 @@ from typing import Any
 from k8slite.api import names, selectors
 from k8slite.api.meta import Obj
 from k8slite.api.status import (
+    NULL,
     OMITTED,
     FieldError,
     forbidden_field,
@@ -53,7 +54,7 @@ def _template_for_selector(template: Obj, selector: Obj | None, errors: Errors) 
     empty = not selector or not (selector.get("matchLabels") or selector.get("matchExpressions"))
     if selector is None or (not empty and not _matches(selector, labels or {})):
         detail = "`selector` does not match template `labels`"
-        errors.append(invalid_value("spec.template.metadata.labels", labels, detail))
+        errors.append(invalid_value("spec.template.metadata.labels", labels or NULL, detail))
     validate_pod_template(template, "spec.template", errors)
 
 
@@ -179,7 +180,7 @@ def validate_replication_controller(o: Obj) -> list[FieldError]:
     labels = (template.get("metadata") or {}).get("labels") or {}
     if spec.get("selector") and not selectors.from_map(spec["selector"]).matches(labels):
         detail = "`selector` does not match template `labels`"
-        errors.append(invalid_value("spec.template.metadata.labels", labels, detail))
+        errors.append(invalid_value("spec.template.metadata.labels", labels or NULL, detail))
     validate_pod_template(template, "spec.template", errors)
     _restart_always(template, errors)
     return errors
@@ -199,7 +200,7 @@ def validate_daemon_set(o: Obj) -> list[FieldError]:
     ok = _selector_ok(selector)
     if ok and (spec.get("selector") is None or not _matches(selector, labels or {})):
         detail = "`selector` does not match template `labels`"
-        errors.append(invalid_value("spec.template.metadata.labels", labels, detail))
+        errors.append(invalid_value("spec.template.metadata.labels", labels or NULL, detail))
     if spec.get("selector") is not None and not selector:
         detail = "empty selector is invalid for daemonset"
         errors.append(invalid_value("spec.selector", selector, detail))
@@ -397,16 +398,34 @@ def _job_spec(spec: Obj, path: str, errors: Errors) -> None:
     if spec.get("podFailurePolicy") is not None:
         _failure_policy(spec, f"{path}.podFailurePolicy", errors)
     if spec.get("successPolicy") is not None and mode == "Indexed":
-        rules = spec["successPolicy"].get("rules") or []
-        if not rules:
-            detail = "at least one rules must be specified when the successPolicy is specified"
-            errors.append(required(f"{path}.successPolicy.rules", detail))
+        _success_policy(spec["successPolicy"], f"{path}.successPolicy.rules", errors)
     _replacement_policy(spec, path, errors)
     template = spec.get("template") or {}
     if spec.get("selector"):
         label_selector(spec["selector"], f"{path}.selector", errors)
     validate_pod_template(template, f"{path}.template", errors)
     _job_restart_policy(spec, template, path, errors)
+
+
+def _success_policy(policy: Obj, path: str, errors: Errors) -> None:
+    rules = policy.get("rules") or []
+    if not rules:
+        detail = "at least one rules must be specified when the successPolicy is specified"
+        errors.append(required(path, detail))
+    for i, rule in enumerate(rules):
+        at, indexes = f"{path}[{i}]", rule.get("succeededIndexes")
+        if indexes is None and rule.get("succeededCount") is None:
+            detail = "at least one of succeededCount or succeededIndexes must be specified"
+            errors.append(required(at, detail))
+        for part in (indexes or "").split(",") if indexes is not None else ():
+            bad = next((n for n in part.split("-") if not n.isdigit()), None)
+            if bad is not None:
+                detail = (
+                    "error parsing succeededIndexes: cannot convert string to integer for index:"
+                    f" {quote(bad)}"
+                )
+                errors.append(invalid_value(f"{at}.succeededIndexes", indexes, detail))
+                break
 
 
 def _managed_by(value: str | None, path: str, errors: Errors) -> None:
