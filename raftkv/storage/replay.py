@@ -205,6 +205,12 @@ class _Reader:
             found.hard_state = HardState(*hard_state)
         if entries:
             index = entries[0][0]
+            if found.hard_state.commit < index < self.first_index:
+                # Written over uncommitted entries of a segment that was released since. A
+                # snapshot stands for what came before, else _choose_snapshot will miss it.
+                found.entries = []
+                found.last_index = index - 1
+                self.first_index = index
             if not self.first_index <= index <= found.last_index + 1:
                 raise WalDamaged(
                     name,
