@@ -15,6 +15,7 @@ from typing import Any
 
 import trio
 
+from raftkv.cli.flags import add_tls, address_of, tls_of
 from raftkv.cli.output import (
     UsageError,
     json_bytes,
@@ -23,7 +24,6 @@ from raftkv.cli.output import (
     write_json,
     write_table,
 )
-from raftkv.cli.serve import add_tls, address_of, tls_of
 from raftkv.client import KeyValue, KvClient, open_client, prefix_end
 from raftkv.client.client import UNREACHABLE
 from raftkv.client.types import FROM_KEY, Event

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from raftkv.cli import main
 from tests.server.support import free_addresses
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -23,19 +25,35 @@ def environment(endpoints: str = "") -> dict[str, str]:
 
 
 def raftkv(
-    *arguments: str, endpoints: str = "", data: bytes | None = None
+    *arguments: str, endpoints: str = "", data: bytes = b""
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    ended = subprocess.run(
+    """Run a command to its end, in this process: a start of Python costs more than most tests."""
+    output, complaints = io.StringIO(), io.StringIO()
+    before = sys.stdin, os.environ.get("RAFTKV_ENDPOINTS")
+    sys.stdin = io.TextIOWrapper(io.BytesIO(data))
+    os.environ["RAFTKV_ENDPOINTS"] = endpoints
+    try:
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(complaints):
+            code = main(arguments)
+    except SystemExit as ended:  # argparse
+        code = ended.code if isinstance(ended.code, int) else 1
+    finally:
+        sys.stdin = before[0]
+        os.environ.pop("RAFTKV_ENDPOINTS")
+        if before[1] is not None:
+            os.environ["RAFTKV_ENDPOINTS"] = before[1]
+    return subprocess.CompletedProcess(arguments, code, output.getvalue(), complaints.getvalue())
+
+
+def raftkv_process(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end, as a process of its own."""
+    return subprocess.run(
         [*COMMAND, *arguments],
-        input=data,
         capture_output=True,
-        env=environment(endpoints),
+        env=environment(),
         timeout=PATIENCE,
         check=False,
-    )
-    return subprocess.CompletedProcess(
-        ended.args, ended.returncode, ended.stdout.decode(), ended.stderr.decode()
+        text=True,
     )
 
 

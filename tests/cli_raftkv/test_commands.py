@@ -9,7 +9,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cli_raftkv.support import COMMAND, PATIENCE, Member, environment, raftkv, running
+from tests.cli_raftkv.support import (
+    COMMAND,
+    PATIENCE,
+    Member,
+    environment,
+    raftkv,
+    raftkv_process,
+    running,
+)
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +125,6 @@ def test_mistakes_get_a_sentence_and_no_stack_trace(
 
 @pytest.mark.parametrize("command", [(), ("serve",), ("get",), ("watch",), ("lease",), ("member",)])
 def test_help_teaches(command: tuple[str, ...]) -> None:
-    ended = raftkv(*command, "--help")
+    ended = (raftkv_process if not command else raftkv)(*command, "--help")
     assert ended.returncode == 0
     assert "usage: raftkv" in ended.stdout

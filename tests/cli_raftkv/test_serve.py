@@ -12,7 +12,7 @@ from raftkv.client import open_client
 from raftkv.errors import UnknownOutcome
 from raftkv.host import parse_address
 from raftkv.os_host import OsHost
-from tests.cli_raftkv.support import Member, raftkv, running
+from tests.cli_raftkv.support import Member, raftkv, raftkv_process, running
 from tests.server.certificates import Authority
 from tests.server.support import free_addresses
 
@@ -73,7 +73,7 @@ def test_sigterm_is_graceful_and_data_stays(tmp_path: Path) -> None:
 def test_address_in_use_is_named(tmp_path: Path) -> None:
     member = Member(tmp_path / "data")
     with running(member):
-        second = raftkv(
+        second = raftkv_process(
             "serve", "--data-dir", str(tmp_path / "other"), "--client-listen", member.client
         )
     assert second.returncode == 1
@@ -91,7 +91,9 @@ def test_damaged_log_is_named(tmp_path: Path) -> None:
     damaged = bytearray(segment.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     segment.write_bytes(damaged)
-    ended = raftkv("serve", "--data-dir", str(tmp_path / "data"), "--client-listen", member.client)
+    ended = raftkv_process(
+        "serve", "--data-dir", str(tmp_path / "data"), "--client-listen", member.client
+    )
     assert ended.returncode == 1
     assert segment.name in ended.stderr
     assert "is damaged at byte" in ended.stderr
