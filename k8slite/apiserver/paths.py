@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import orjson
+import trio
 
 from k8slite.api.status import ApiError, method_not_supported
 from k8slite.apiserver.core import Core
@@ -13,6 +15,8 @@ from k8slite.apiserver.http.message import Request, Response, json_response
 from k8slite.apiserver.requestinfo import RequestInfo
 
 __all__ = ["VERSION", "serve_path"]
+
+log = logging.getLogger(__name__)
 
 PAGE_NOT_FOUND = "PageNotFound"
 _TEXT = b"text/plain; charset=utf-8"
@@ -32,12 +36,15 @@ VERSION = {
     "compiler": "cpython",
     "platform": "linux/amd64",
 }
-CHECKS = ("ping", "log", "store", "mirror-sync", "poststarthook/bootstrap")
+PROBE_SECONDS = 2.0
+_NEEDS_STORE = ("/readyz", "/healthz")
 
 
-def serve_path(core: Core, request: Request, info: RequestInfo) -> Response:
+async def serve_path(core: Core, request: Request, info: RequestInfo) -> Response:
     """Answer a non-resource request. Raises ApiError 404, 405."""
     path = info.path.rstrip("/") or "/"
+    if path.startswith(_NEEDS_STORE):
+        await _probe_store(core)
     found = PATHS.get(path)
     if found is None:
         for prefix, handler in PREFIXES:
@@ -49,6 +56,17 @@ def serve_path(core: Core, request: Request, info: RequestInfo) -> Response:
     if request.method not in ("GET", "HEAD"):
         raise method_not_supported()
     return found(core, request)
+
+
+async def _probe_store(core: Core) -> None:
+    """Ask the store for its revision, so that health tells of now."""
+    core.ready["store"] = False
+    with trio.move_on_after(PROBE_SECONDS):
+        try:
+            await core.mirror.wait_fresh()
+            core.ready["store"] = True
+        except ApiError as error:
+            log.info("health: %s", error.message)
 
 
 def _version(core: Core, request: Request) -> Response:
@@ -66,7 +84,7 @@ def _health(core: Core, request: Request) -> Response:
     checks = {
         "ping": True,
         "log": True,
-        "store": core.mirror.synced.is_set(),
+        "store": core.ready.get("store", False),
         "mirror-sync": core.mirror.synced.is_set(),
         "poststarthook/bootstrap": core.ready.get("bootstrap", False),
     }

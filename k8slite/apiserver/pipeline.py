@@ -66,7 +66,7 @@ class Pipeline:
             user = self._impersonate(request, user)
         core.authorizer.require(user, info)
         if not info.is_resource:
-            return serve_path(core, request, info)
+            return await serve_path(core, request, info)
         handler, kind = route(info)
         call = Call(core, request, info, user, kind)
         if info.verb in _LONG or request.param("follow"):
@@ -118,11 +118,6 @@ def _refusal(error: ApiError) -> Response:
 
 
 _PAGE_NOT_FOUND = "PageNotFound"
-
-
-def page_not_found() -> ApiError:
-    """A path that nobody serves: answered as plain text, not as a Status."""
-    return ApiError(404, _PAGE_NOT_FOUND, "404 page not found")
 
 
 def _store_error(error: KvError) -> ApiError:

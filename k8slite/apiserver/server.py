@@ -90,6 +90,9 @@ async def open_apiserver(
                 nursery.start_soon(membership.run)
             core.ready["bootstrap"] = True
             yield Apiserver(core)
+            if config.bootstrap:
+                with trio.move_on_after(LEAVE_SECONDS):
+                    await membership.leave()
             nursery.cancel_scope.cancel()
 
 
@@ -179,4 +182,5 @@ async def _compact(core: Core) -> None:
 
 
 ACCEPT_RETRY_SECONDS = 0.1
+LEAVE_SECONDS = 1.0
 BOOTSTRAP_RETRY_SECONDS = 0.5

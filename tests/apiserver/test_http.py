@@ -55,7 +55,7 @@ async def echo(request: Request) -> Answers:
 
 
 @asynccontextmanager
-async def open_connection() -> AsyncIterator[trio.StapledStream]:
+async def open_connection() -> AsyncIterator[trio.abc.Stream]:
     ours, theirs = memory_stream_pair()
     async with trio.open_nursery() as nursery:
 

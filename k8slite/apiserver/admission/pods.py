@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from k8slite.api.kinds import KIND, PRIORITY_CLASSES, RUNTIME_CLASSES, SERVICE_ACCOUNTS
 from k8slite.api.meta import Obj
-from k8slite.api.status import ApiError, forbidden
+from k8slite.api.status import ApiError, forbidden, plain_internal
 from k8slite.apiserver.call import Call
 from k8slite.apiserver.registry.identity import new_name
 from k8slite.apiserver.watch_cache import Entry
@@ -160,10 +160,19 @@ async def runtime_class(call: Call, new: Obj, old: Obj | None) -> None:
     """Overhead and scheduling of the runtime class. Raises ApiError 403."""
     spec = new.setdefault("spec", {})
     name = spec.get("runtimeClassName")
-    if old is not None or not name:
-        return
-    entry = await _look_up(call, RUNTIME_CLASSES.resource, "", name)
     pod = new["metadata"].get("name", "")
+    if old is not None:
+        return
+    if name is None:
+        if spec.get("overhead"):
+            message = (
+                "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"
+            )
+            raise forbidden(call.kind, pod, message)
+        return
+    if not name:
+        raise plain_internal("resource name may not be empty")
+    entry = await _look_up(call, RUNTIME_CLASSES.resource, "", name)
     if entry is None:
         raise forbidden(call.kind, pod, f'pod rejected: RuntimeClass "{name}" not found')
     chosen = entry.parsed()

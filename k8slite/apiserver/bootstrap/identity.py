@@ -56,6 +56,7 @@ class Membership:
         self._holder = f"{config.identity}_{new_uid(core.host.rng)}"
         self._seen: dict[str, tuple[int, float]] = {}
         self._renewed_at = float("-inf")
+        self._leaving = False
 
     async def run(self) -> None:
         """Renew the lease and keep the endpoints right, for ever."""
@@ -66,6 +67,8 @@ class Membership:
     async def step(self) -> None:
         """One round; failures of the store are logged and tried again in the next."""
         core = self._core
+        if self._leaving:
+            return
         try:
             with trio.move_on_after(core.config.store_seconds):
                 now = trio.current_time()
@@ -80,6 +83,7 @@ class Membership:
 
     async def leave(self) -> None:
         """Take this server off the endpoints, on the way out."""
+        self._leaving = True
         cache = self._core.mirror.cache(LEASES)
         entry = cache.get(NAMESPACE, self._name)
         try:

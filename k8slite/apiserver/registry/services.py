@@ -38,6 +38,12 @@ class ServiceStrategy(Strategy):
     returns_deleted = True
     has_companions = True
 
+    def prepare_create(self, call: Call, obj: Obj) -> None:
+        super().prepare_create(call, obj)
+        spec = obj.setdefault("spec", {})
+        if spec.get("clusterIP") and not spec.get("clusterIPs"):
+            spec["clusterIPs"] = [spec["clusterIP"]]
+
     def prepare_update(self, call: Call, new: Obj, old: Obj) -> None:
         super().prepare_update(call, new, old)
         _keep_allocated(new.setdefault("spec", {}), old.get("spec") or {})
