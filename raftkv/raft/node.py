@@ -323,14 +323,17 @@ def _agree_on_term(core: Core, message: Message) -> bool:
 
 
 def _answer_old_term(core: Core, message: Message) -> None:
-    """Tell the sender the newer term where silence could leave either side stuck.
+    """Refuse a request of an older term and tell the newer one (paper 5.1, figure 2).
 
-    A member whose term ran ahead (its campaign was cut off) ignores the leader's messages and is
-    itself ignored, as the others are in their leader's lease: the answer makes the leader step
-    down and both find the same term. A pre-candidate behind learns that it is.
+    Silence could leave both sides stuck: a member whose term ran ahead (its campaign was cut off)
+    ignores the leader's messages and is itself ignored in the others' leases, or may not campaign
+    at all, being a learner. The answer makes the leader step down, and all find the same term.
     """
-    config = core.config
-    if type(message) in _FROM_LEADER and (config.check_quorum or config.pre_vote):
-        core.after_sync.append(AppendResponse(message.sender, core.id, core.term, 0, True, 0, 0))
-    elif type(message) is RequestPreVote:
-        core.after_sync.append(PreVoteResponse(message.sender, core.id, core.term, False))
+    to, own, term = message.sender, core.id, core.term
+    kind = type(message)
+    if kind in _FROM_LEADER:
+        core.after_sync.append(AppendResponse(to, own, term, 0, True, 0, 0))
+    elif kind is RequestPreVote:
+        core.after_sync.append(PreVoteResponse(to, own, term, False))
+    elif kind is RequestVote:
+        core.after_sync.append(VoteResponse(to, own, term, False))

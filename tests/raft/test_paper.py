@@ -66,7 +66,7 @@ def test_stale_term_is_rejected() -> None:
     node.step(AppendEntries(1, 2, 4, 2, 1, 0, True, []))
     node.step(RequestVote(1, 2, 4, 99, 4, False))
     answers = outgoing(node)
-    assert answers == [AppendResponse(2, 1, 5, 0, True, 0, 0)]
+    assert answers == [AppendResponse(2, 1, 5, 0, True, 0, 0), VoteResponse(2, 1, 5, False)]
     assert node.leader == 0
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from raftkv.raft import (
+    Change,
+    ChangeKind,
     NotLeader,
     ProposalDropped,
     Role,
@@ -157,6 +159,21 @@ def test_stuck_higher_term_member_is_freed() -> None:
         cluster.settle()
     assert len({cluster.nodes[i].term for i in (1, 2, 3)}) == 1
     assert [cluster.nodes[i].role for i in (1, 2, 3)].count(Role.LEADER) == 1
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_learner_of_a_higher_term_is_heard(guarded: bool) -> None:
+    """Swarm seed 5478: it may not campaign, so its answer alone can tell the leader the term."""
+    cluster = Cluster(2, pre_vote=guarded, check_quorum=guarded)
+    leader = cluster.elect(1)
+    leader.propose_membership(Change(ChangeKind.DEMOTE, 2))
+    cluster.settle()
+    cluster.core(2).reset(9)
+    for _ in range(40):
+        cluster.tick(1)
+        cluster.settle()
+    assert cluster.role(1) is Role.LEADER
+    assert [cluster.nodes[i].term for i in (1, 2)] == [10, 10]
 
 
 def test_paused_follower_10x_election() -> None:
