@@ -13,7 +13,8 @@ from typing import NamedTuple
 from attrs import define
 
 from k8slite.api.meta import Obj, condition_is, copy, get_condition
-from k8slite.controllers.taints import NOT_READY, UNREACHABLE, replace_taints, taint
+from k8slite.api.taints import NOT_READY, UNREACHABLE, UNSCHEDULABLE
+from k8slite.controllers.taints import replace_taints, taint
 
 __all__ = [
     "EvictionRate",
@@ -33,7 +34,6 @@ PRESSURES = {
     "PIDPressure": "node.kubernetes.io/pid-pressure",
     "NetworkUnavailable": "node.kubernetes.io/network-unavailable",
 }
-UNSCHEDULABLE = "node.kubernetes.io/unschedulable"
 MANAGED_EXECUTE = ((NOT_READY, "NoExecute"), (UNREACHABLE, "NoExecute"))
 MANAGED_SCHEDULE = tuple(
     (key, "NoSchedule") for key in (NOT_READY, UNREACHABLE, UNSCHEDULABLE, *PRESSURES.values())

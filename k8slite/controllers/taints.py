@@ -1,4 +1,4 @@
-"""Taints and tolerations (pure)."""
+"""Keeping the taints that we manage on a node among those of others (pure)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from k8slite.api.meta import Obj
 
-__all__ = ["NOT_READY", "UNREACHABLE", "replace_taints", "taint", "tolerates"]
-
-NOT_READY = "node.kubernetes.io/not-ready"
-UNREACHABLE = "node.kubernetes.io/unreachable"
+__all__ = ["replace_taints", "taint"]
 
 
 def taint(key: str, effect: str, time_added: str | None = None) -> Obj:
@@ -17,22 +14,6 @@ def taint(key: str, effect: str, time_added: str | None = None) -> Obj:
     if time_added:
         result["timeAdded"] = time_added
     return result
-
-
-def tolerates(toleration: Obj, one: Obj) -> bool:
-    """Whether the toleration accepts the taint, as the scheduler and the taint manager see it."""
-    if toleration.get("effect") and toleration["effect"] != one["effect"]:
-        return False
-    if toleration.get("key") and toleration["key"] != one["key"]:
-        return False
-    operator = toleration.get("operator") or "Equal"
-    if operator == "Exists":
-        return True
-    if operator == "Equal":
-        return bool(toleration.get("key")) and (
-            (toleration.get("value") or "") == (one.get("value") or "")
-        )
-    return False
 
 
 def replace_taints(
