@@ -156,13 +156,10 @@ def default_admission_policy_binding(o: Obj) -> None:
 def default_custom_resource_definition(o: Obj) -> None:
     spec = o.setdefault("spec", {})
     names = spec.setdefault("names", {})
-    names.setdefault("singular", names.get("kind", "").lower())
-    if not names["singular"]:
-        del names["singular"]
     if names.get("kind"):
+        names.setdefault("singular", names["kind"].lower())
         names.setdefault("listKind", names["kind"] + "List")
-    conversion = spec.setdefault("conversion", {})
-    conversion.setdefault("strategy", "None")
+    conversion = spec.setdefault("conversion", {"strategy": "None"})
     service = ((conversion.get("webhook") or {}).get("clientConfig") or {}).get("service")
     if service is not None:
         service.setdefault("port", 443)

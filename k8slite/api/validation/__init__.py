@@ -7,7 +7,7 @@ from collections.abc import Callable
 from k8slite.api.kinds import Kind
 from k8slite.api.meta import Obj
 from k8slite.api.status import FieldError
-from k8slite.api.validation import core, others, pods, services, workloads
+from k8slite.api.validation import core, extensions, others, pods, services, workloads
 from k8slite.api.validation.objectmeta import validate_meta_update, validate_object_meta
 
 CREATE: dict[str, Callable[[Obj], list[FieldError]]] = {
@@ -48,6 +48,20 @@ CREATE: dict[str, Callable[[Obj], list[FieldError]]] = {
     "csidrivers.storage.k8s.io": others.validate_csi_driver,
     "runtimeclasses.node.k8s.io": others.validate_runtime_class,
     "priorityclasses.scheduling.k8s.io": others.validate_priority_class,
+    "customresourcedefinitions.apiextensions.k8s.io": extensions.validate_definition,
+    "apiservices.apiregistration.k8s.io": extensions.validate_api_service,
+    "validatingwebhookconfigurations.admissionregistration.k8s.io": extensions.validate_webhooks,
+    "mutatingwebhookconfigurations.admissionregistration.k8s.io": extensions.validate_webhooks,
+    "validatingadmissionpolicies.admissionregistration.k8s.io": (
+        extensions.validate_admission_policy
+    ),
+    "mutatingadmissionpolicies.admissionregistration.k8s.io": extensions.validate_admission_policy,
+    "validatingadmissionpolicybindings.admissionregistration.k8s.io": (
+        extensions.validate_admission_binding
+    ),
+    "mutatingadmissionpolicybindings.admissionregistration.k8s.io": (
+        extensions.validate_admission_binding
+    ),
 }
 UPDATE: dict[str, Callable[[Obj, Obj], list[FieldError]]] = {
     "pods": pods.validate_pod_update,
@@ -83,6 +97,7 @@ UPDATE: dict[str, Callable[[Obj, Obj], list[FieldError]]] = {
     "storageclasses.storage.k8s.io": others.validate_storage_class_update,
     "runtimeclasses.node.k8s.io": others.validate_runtime_class_update,
     "priorityclasses.scheduling.k8s.io": others.validate_priority_class_update,
+    "customresourcedefinitions.apiextensions.k8s.io": extensions.validate_definition_update,
 }
 """Kinds without an entry here are validated on update as on creation."""
 

@@ -390,10 +390,9 @@ def _job_spec(spec: Obj, path: str, errors: Errors) -> None:
     mode = spec.get("completionMode")
     if mode is not None:
         one_of(mode, ("NonIndexed", "Indexed"), f"{path}.completionMode", errors)
-    if mode == "Indexed":
-        if spec.get("completions") is None:
-            at = f"{path}.completions"
-            errors.append(required(at, f"when completion mode is {mode}"))
+    if mode == "Indexed" and spec.get("completions") is None:
+        at = f"{path}.completions"
+        errors.append(required(at, f"when completion mode is {mode}"))
     _only_indexed(spec, path, mode, errors)
     if spec.get("podFailurePolicy") is not None:
         _failure_policy(spec, f"{path}.podFailurePolicy", errors)

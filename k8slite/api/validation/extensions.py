@@ -1,0 +1,456 @@
+"""Definitions of custom resources, webhooks and admission policies.
+
+Expressions in CEL are not compiled: that they are there is all that is checked.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from k8slite.api import names
+from k8slite.api.meta import Obj
+from k8slite.api.status import (
+    NULL,
+    OMITTED,
+    FieldError,
+    duplicate,
+    forbidden_field,
+    invalid_value,
+    not_supported,
+    required,
+)
+from k8slite.api.validation.common import Errors, check_all, label_selector, one_of
+
+_STORAGE = "must have exactly one version marked as storage version"
+_COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")
+
+
+def validate_definition(o: Obj) -> list[FieldError]:
+    errors: Errors = []
+    spec = o.get("spec") or {}
+    given, group = spec.get("names") or {}, spec.get("group", "")
+    name = o["metadata"].get("name", "")
+    if name != f"{given.get('plural', '')}.{group}":
+        detail = 'must be spec.names.plural+"."+spec.group'
+        errors.append(invalid_value("metadata.name", name, detail))
+    if not group:
+        errors.append(required("spec.group"))
+    else:
+        check_all(names.check_dns_subdomain(group), "spec.group", group, errors)
+        if not names.check_dns_subdomain(group) and "." not in group:
+            detail = "should be a domain with at least one dot"
+            errors.append(invalid_value("spec.group", group, detail))
+    scope = spec.get("scope", "")
+    if scope not in ("Cluster", "Namespaced"):
+        known = ("Cluster", "Namespaced")
+        errors.append(
+            not_supported("spec.scope", scope, known) if scope else required("spec.scope")
+        )
+    if spec.get("preserveUnknownFields"):
+        at = "spec.preserveUnknownFields"
+        if any("default" in str(v.get("schema")) for v in spec.get("versions") or ()):
+            detail = "must be false in order to use defaults in the schema"
+            errors.append(invalid_value(at, True, detail))
+        detail = (
+            "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in"
+            " spec.versions[*].schema instead"
+        )
+        errors.append(invalid_value(at, True, detail))
+    _versions(spec.get("versions") or [], errors)
+    _definition_names(given, errors)
+    _conversion(spec.get("conversion") or {}, errors)
+    stored = (o.get("status") or {}).get("storedVersions")
+    if not stored:
+        detail = "must have at least one stored version"
+        errors.append(invalid_value("status.storedVersions", NULL, detail))
+    return errors
+
+
+def _versions(versions: list[Obj], errors: Errors) -> None:
+    seen: set[str] = set()
+    for i, version in enumerate(versions):
+        at, name = f"spec.versions[{i}]", version.get("name", "")
+        check_all(names.check_dns_1035_label(name), f"{at}.name", name, errors)
+        if name in seen:
+            detail = "must contain unique version names"
+            errors.append(invalid_value("spec.versions", _go_versions(versions), detail))
+        seen.add(name)
+        warning = version.get("deprecationWarning")
+        if warning is not None and not version.get("deprecated"):
+            detail = "can only be set for deprecated versions"
+            errors.append(invalid_value(f"{at}.deprecationWarning", warning, detail))
+        if not (version.get("schema") or {}).get("openAPIV3Schema"):
+            errors.append(required(f"{at}.schema.openAPIV3Schema"))
+        else:
+            schema = version["schema"]["openAPIV3Schema"]
+            _structural(schema, f"{at}.schema.openAPIV3Schema", errors, root=True)
+        for j, column in enumerate(version.get("additionalPrinterColumns") or ()):
+            _printer_column(column, f"spec.additionalPrinterColumns[{j}]", errors)
+    if sum(bool(v.get("storage")) for v in versions) != 1:
+        shown = _go_versions(versions) if versions else NULL
+        errors.append(invalid_value("spec.versions", shown, _STORAGE))
+
+
+def _go_versions(versions: list[Obj]) -> list[Obj]:
+    """The versions as Go prints its internal type: what all share has moved out of them."""
+    return [
+        {
+            "Name": v.get("name", ""),
+            "Served": v.get("served", False),
+            "Storage": v.get("storage", False),
+            "Deprecated": v.get("deprecated", False),
+            "DeprecationWarning": v.get("deprecationWarning"),
+            "Schema": None,
+            "Subresources": None,
+            "AdditionalPrinterColumns": None,
+            "SelectableFields": None,
+        }
+        for v in versions
+    ]
+
+
+def _structural(schema: Obj, path: str, errors: Errors, root: bool = False) -> None:
+    """A structural schema gives every field a type."""
+    free = schema.get("x-kubernetes-int-or-string") or schema.get(
+        "x-kubernetes-preserve-unknown-fields"
+    )
+    if not schema.get("type") and not (free and not root):
+        where = "at the root" if root else "for specified object fields"
+        where = where if root or ".items" not in path else "for specified array items"
+        errors.append(required(f"{path}.type", f"must not be empty {where}"))
+    if root and schema.get("type") not in (None, "object"):
+        errors.append(invalid_value(f"{path}.type", schema["type"], "must be object at the root"))
+    if schema.get("type") == "array" and not schema.get("items"):
+        errors.append(required(f"{path}.items", "must be specified"))
+    for name, inner in (schema.get("properties") or {}).items():
+        _structural(inner, f"{path}.properties[{name}]", errors)
+    if isinstance(schema.get("items"), dict):
+        _structural(schema["items"], f"{path}.items", errors)
+    if isinstance(schema.get("additionalProperties"), dict):
+        _structural(schema["additionalProperties"], f"{path}.additionalProperties", errors)
+
+
+def _printer_column(column: Obj, path: str, errors: Errors) -> None:
+    if not column.get("name"):
+        errors.append(required(f"{path}.name"))
+    type_ = column.get("type", "")
+    if not type_:
+        errors.append(required(f"{path}.type", f"must be one of {','.join(_COLUMN_TYPES)}"))
+    elif type_ not in _COLUMN_TYPES:
+        detail = f"must be one of {','.join(_COLUMN_TYPES)}"
+        errors.append(invalid_value(f"{path}.type", type_, detail))
+    where = column.get("jsonPath", "")
+    if not where:
+        errors.append(required(f"{path}.JSONPath"))
+    elif not where.startswith("."):
+        detail = "must be a simple json path starting with ."
+        errors.append(invalid_value(f"{path}.JSONPath", where, detail))
+
+
+def _definition_names(given: Obj, errors: Errors) -> None:
+    for field in ("plural", "singular", "kind", "listKind"):
+        value, at = given.get(field, ""), f"spec.names.{field}"
+        if not value:
+            errors.append(required(at))
+        elif field in ("plural", "singular"):
+            check_all(names.check_dns_1035_label(value), at, value, errors)
+        else:
+            for message in names.check_dns_1035_label(value.lower()):
+                detail = f"may have mixed case, but should otherwise match: {message}"
+                errors.append(invalid_value(at, value, detail))
+    for i, short in enumerate(given.get("shortNames") or ()):
+        check_all(names.check_dns_1035_label(short), f"spec.names.shortNames[{i}]", short, errors)
+    if given.get("kind") and given.get("kind") == given.get("listKind"):
+        detail = "kind and listKind may not be the same"
+        errors.append(invalid_value("spec.names.listKind", given["listKind"], detail))
+
+
+def _conversion(conversion: Obj, errors: Errors) -> None:
+    strategy = conversion.get("strategy", "")
+    at = "spec.conversion.strategy"
+    if not strategy:
+        errors.append(required(at))
+    else:
+        one_of(strategy, ("None", "Webhook"), at, errors)
+    config = (conversion.get("webhook") or {}).get("clientConfig")
+    if strategy == "Webhook":
+        if config is None:
+            detail = "required when strategy is set to Webhook"
+            errors.append(required("spec.conversion.webhookClientConfig", detail))
+        else:
+            _client_config(config, "spec.conversion.webhookClientConfig", errors)
+    elif config is not None:
+        detail = "should not be set when strategy is not set to Webhook"
+        errors.append(forbidden_field("spec.conversion.webhookClientConfig", detail))
+
+
+def validate_definition_update(new: Obj, old: Obj) -> list[FieldError]:
+    errors = validate_definition(new)
+    now, was = new.get("spec") or {}, old.get("spec") or {}
+    for field in ("group", "scope"):
+        if now.get(field) != was.get(field):
+            errors.append(invalid_value(f"spec.{field}", now.get(field), "field is immutable"))
+    for field in ("kind", "plural"):
+        value = (now.get("names") or {}).get(field)
+        if value != (was.get("names") or {}).get(field):
+            at = f"spec.names.{field}"
+            errors.append(invalid_value(at, value, "field is immutable"))
+    return errors
+
+
+def _client_config(config: Obj, path: str, errors: Errors) -> None:
+    url, service = config.get("url"), config.get("service")
+    if (url is None) is (service is None):
+        errors.append(required(path, "exactly one of url or service is required"))
+        return
+    if service is None:
+        _webhook_url(str(url), f"{path}.url", errors)
+        return
+    for field in ("name", "namespace"):
+        if not service.get(field):
+            errors.append(required(f"{path}.service.{'name' if field == 'namespace' else field}"))
+    port = service.get("port", 443)
+    if not 1 <= port <= 65535:
+        detail = "port is not valid: must be between 1 and 65535, inclusive"
+        errors.append(invalid_value(f"{path}.service.port", port, detail))
+    where = service.get("path")
+    if where and not where.startswith("/"):
+        detail = "must start with a '/'"
+        errors.append(invalid_value(f"{path}.service.path", where, detail))
+
+
+def _webhook_url(url: str, path: str, errors: Errors) -> None:
+    form = "url must be of the form https://host[:port]/path"
+    parts = urlsplit(url)
+    if parts.scheme != "https":
+        detail = f"'https' is the only allowed URL scheme; {form}"
+        errors.append(invalid_value(path, parts.scheme, detail))
+    if not parts.netloc:
+        errors.append(invalid_value(path, parts.netloc, f"host must be specified; {form}"))
+    for value, text in (
+        (parts.username, "user information is not permitted in the URL"),
+        (parts.fragment, "fragments are not permitted in the URL"),
+        (parts.query, "query parameters are not permitted in the URL"),
+    ):
+        if value:
+            errors.append(invalid_value(path, value, text))
+
+
+def validate_webhooks(o: Obj) -> list[FieldError]:
+    errors: Errors = []
+    seen: set[str] = set()
+    for i, hook in enumerate(o.get("webhooks") or ()):
+        at = f"webhooks[{i}]"
+        _webhook(hook, o["kind"] == "MutatingWebhookConfiguration", at, errors)
+        _review_versions(
+            hook.get("admissionReviewVersions") or [], f"{at}.admissionReviewVersions", errors
+        )
+        name = hook.get("name", "")
+        if name and name in seen:
+            errors.append(duplicate(f"{at}.name", name))
+        seen.add(name)
+    return errors
+
+
+def _webhook(hook: Obj, mutating: bool, path: str, errors: Errors) -> None:
+    name = hook.get("name", "")
+    if not name:
+        errors.append(required(f"{path}.name"))
+    else:
+        problems = names.check_dns_subdomain(name)
+        check_all(problems, f"{path}.name", name, errors)
+        if not problems and len(name.split(".")) < 3:
+            detail = "should be a domain with at least three segments separated by dots"
+            errors.append(invalid_value(f"{path}.name", name, detail))
+    for i, rule in enumerate(hook.get("rules") or ()):
+        _rule(rule, f"{path}.rules[{i}]", errors)
+    for field, known in (
+        ("failurePolicy", ("Fail", "Ignore")),
+        ("matchPolicy", ("Equivalent", "Exact")),
+    ):
+        if hook.get(field) is not None:
+            one_of(hook[field], known, f"{path}.{field}", errors)
+    effects = hook.get("sideEffects")
+    known = ("None", "NoneOnDryRun")
+    if effects is None:
+        errors.append(required(f"{path}.sideEffects", f"must specify one of {', '.join(known)}"))
+    else:
+        one_of(effects, known, f"{path}.sideEffects", errors)
+    seconds = hook.get("timeoutSeconds")
+    if seconds is not None and not 1 <= seconds <= 30:
+        detail = "the timeout value must be between 1 and 30 seconds"
+        errors.append(invalid_value(f"{path}.timeoutSeconds", seconds, detail))
+    for field in ("namespaceSelector", "objectSelector"):
+        if hook.get(field):
+            label_selector(hook[field], f"{path}.{field}", errors)
+    if mutating and hook.get("reinvocationPolicy") is not None:
+        policies = ("IfNeeded", "Never")
+        one_of(hook["reinvocationPolicy"], policies, f"{path}.reinvocationPolicy", errors)
+    _client_config(hook.get("clientConfig") or {}, f"{path}.clientConfig", errors)
+    _match_conditions(hook.get("matchConditions") or [], f"{path}.matchConditions", errors)
+
+
+def _review_versions(versions: list[str], path: str, errors: Errors) -> None:
+    if not versions:
+        errors.append(required(path, "must specify one of v1, v1beta1"))
+        return
+    for i, version in enumerate(versions):
+        check_all(names.check_dns_1035_label(version), f"{path}[{i}]", version, errors)
+        if version in versions[:i]:
+            errors.append(invalid_value(f"{path}[{i}]", version, "duplicate version"))
+    if not {"v1", "v1beta1"} & set(versions):
+        detail = "must include at least one of v1, v1beta1"
+        errors.append(invalid_value(path, versions, detail))
+
+
+_OPERATIONS = ("*", "CONNECT", "CREATE", "DELETE", "UPDATE")
+
+
+def _rule(rule: Obj, path: str, errors: Errors) -> None:
+    taken = rule.get("resourceNames") or []
+    for i, name in enumerate(taken):
+        if name in taken[:i]:
+            errors.append(duplicate(f"{path}.resourceNames[{i}]", name))
+    operations = rule.get("operations") or []
+    if not operations:
+        errors.append(required(f"{path}.operations"))
+    if "*" in operations and len(operations) > 1:
+        detail = "if '*' is present, must not specify other operations"
+        errors.append(invalid_value(f"{path}.operations", operations, detail))
+    for i, operation in enumerate(operations):
+        one_of(operation, _OPERATIONS, f"{path}.operations[{i}]", errors)
+    for field, what in (("apiGroups", "API groups"), ("apiVersions", "API versions")):
+        values = rule.get(field) or []
+        if not values:
+            errors.append(required(f"{path}.{field}"))
+        if "*" in values and len(values) > 1:
+            detail = f"if '*' is present, must not specify other {what}"
+            errors.append(invalid_value(f"{path}.{field}", values, detail))
+        if field == "apiVersions" and "" in values:
+            errors.append(required(f"{path}.{field}[{values.index('')}]"))
+    if not rule.get("resources"):
+        errors.append(required(f"{path}.resources"))
+    scope = rule.get("scope")
+    if scope is not None:
+        one_of(scope, ("*", "Cluster", "Namespaced"), f"{path}.scope", errors)
+
+
+def _match_conditions(conditions: list[Obj], path: str, errors: Errors) -> None:
+    seen: set[str] = set()
+    for i, condition in enumerate(conditions):
+        at, name = f"{path}[{i}]", condition.get("name", "")
+        if not (condition.get("expression") or "").strip():
+            errors.append(required(f"{at}.expression"))
+        if not name:
+            errors.append(required(f"{at}.name"))
+        else:
+            check_all(names.check_qualified_name(name), f"{at}.name", name, errors)
+            if name in seen:
+                errors.append(duplicate(f"{at}.name", name))
+        seen.add(name)
+
+
+def validate_admission_policy(o: Obj) -> list[FieldError]:
+    errors: Errors = []
+    spec = o.get("spec") or {}
+    policy = spec.get("failurePolicy")
+    if policy is not None:
+        one_of(policy, ("Fail", "Ignore"), "spec.failurePolicy", errors)
+    kind = spec.get("paramKind")
+    if kind is not None:
+        for field in ("apiVersion", "kind"):
+            if not kind.get(field):
+                errors.append(required(f"spec.paramKind.{field}"))
+    constraints = spec.get("matchConstraints")
+    if constraints is None:
+        errors.append(required("spec.matchConstraints"))
+    else:
+        match_resources(constraints, "spec.matchConstraints", errors)
+        if not constraints.get("resourceRules"):
+            errors.append(required("spec.matchConstraints.resourceRules"))
+    _match_conditions(spec.get("matchConditions") or [], "spec.matchConditions", errors)
+    for i, variable in enumerate(spec.get("variables") or ()):
+        at = f"spec.variables[{i}]"
+        if not variable.get("name"):
+            errors.append(required(f"{at}.name", "name is not specified"))
+        if not (variable.get("expression") or "").strip():
+            errors.append(required(f"{at}.expression", "expression is not specified"))
+    if o["kind"] == "ValidatingAdmissionPolicy":
+        _validations(o, spec, errors)
+    return errors
+
+
+def _validations(o: Obj, spec: Obj, errors: Errors) -> None:
+    validations, audits = spec.get("validations") or [], spec.get("auditAnnotations") or []
+    if not validations and not audits:
+        detail = "validations or auditAnnotations must contain at least one item"
+        errors.append(required("spec.validations", detail))
+        errors.append(required("spec.auditAnnotations", detail))
+    for i, validation in enumerate(validations):
+        at = f"spec.validations[{i}]"
+        if not (validation.get("expression") or "").strip():
+            errors.append(required(f"{at}.expression", "expression is not specified"))
+        reasons = ("Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized")
+        if validation.get("reason") is not None:
+            one_of(validation["reason"], reasons, f"{at}.reason", errors)
+    for i, audit in enumerate(audits):
+        at = f"spec.auditAnnotations[{i}]"
+        key = f"{o['metadata'].get('name', '')}/{audit.get('key', '')}"
+        check_all(names.check_qualified_name(key), f"{at}.key", key, errors)
+        if not (audit.get("valueExpression") or "").strip():
+            detail = "valueExpression is not specified"
+            errors.append(required(f"{at}.valueExpression", detail))
+
+
+def match_resources(match: Obj, path: str, errors: Errors) -> None:
+    if match.get("matchPolicy") is None:
+        errors.append(required(f"{path}.matchPolicy"))
+    else:
+        one_of(match["matchPolicy"], ("Equivalent", "Exact"), f"{path}.matchPolicy", errors)
+    for field in ("namespaceSelector", "objectSelector"):
+        if match.get(field):
+            label_selector(match[field], f"{path}.{field}", errors)
+    for field in ("resourceRules", "excludeResourceRules"):
+        for i, rule in enumerate(match.get(field) or ()):
+            _rule(rule, f"{path}.{field}[{i}]", errors)
+
+
+def validate_admission_binding(o: Obj) -> list[FieldError]:
+    errors: Errors = []
+    spec = o.get("spec") or {}
+    if not spec.get("policyName"):
+        errors.append(required("spec.policyName"))
+    if spec.get("matchResources"):
+        match_resources(spec["matchResources"], "spec.matchResources", errors)
+    if o["kind"] == "ValidatingAdmissionPolicyBinding":
+        actions = spec.get("validationActions") or []
+        if not actions:
+            errors.append(required("spec.validationActions"))
+        for i, action in enumerate(actions):
+            one_of(action, ("Audit", "Deny", "Warn"), f"spec.validationActions[{i}]", errors)
+    reference = spec.get("paramRef")
+    if reference is not None and bool(reference.get("name")) is ("selector" in reference):
+        detail = "one of name or selector must be specified"
+        errors.append(FieldError("Forbidden", "spec.paramRef.name", OMITTED, detail))
+    return errors
+
+
+def validate_api_service(o: Obj) -> list[FieldError]:
+    errors: Errors = []
+    spec = o.get("spec") or {}
+    version, group = spec.get("version", ""), spec.get("group", "")
+    wanted: Any = f"{version}.{group}"
+    if o["metadata"].get("name") != wanted:
+        detail = f'must be `spec.version+"."+spec.group`: "{wanted}"'
+        errors.append(invalid_value("metadata.name", o["metadata"].get("name", ""), detail))
+    if not version:
+        errors.append(required("spec.version"))
+    low, high = spec.get("groupPriorityMinimum", 0), spec.get("versionPriority", 0)
+    if not 0 < low <= 20000:
+        detail = "must be positive and less than 20000"
+        errors.append(invalid_value("spec.groupPriorityMinimum", low, detail))
+    if not 0 < high <= 1000:
+        detail = "must be positive and less than 1000"
+        errors.append(invalid_value("spec.versionPriority", high, detail))
+    return errors
