@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import orjson
-import yaml
 from attrs import frozen
 
 from k8slite.api.kinds import Kind
@@ -132,6 +131,8 @@ class Form:
     ) -> Response:
         """The answer with JSON `body`, turned into YAML if that is what was asked for."""
         if self.yaml:
+            import yaml  # slow to import, and hardly anybody asks for it
+
             text = yaml.safe_dump(orjson.loads(body), sort_keys=True, allow_unicode=True)
             return Response(status, text.encode(), b"application/yaml", headers)
         return Response(status, body, headers=headers)

@@ -10,14 +10,14 @@ from collections.abc import Awaitable, Callable
 
 from k8slite.api.meta import Obj
 from k8slite.apiserver.admission.namespaces import namespace_lifecycle
-from k8slite.apiserver.admission.nodes import node_restriction, taint_new_nodes
+from k8slite.apiserver.admission.nodes import node_restriction
 from k8slite.apiserver.admission.pods import (
     default_tolerations,
     priority,
     runtime_class,
     service_account,
 )
-from k8slite.apiserver.admission.storage import default_storage_class, protect_in_use
+from k8slite.apiserver.admission.storage import default_storage_class
 from k8slite.apiserver.call import Call
 
 __all__ = ["admit"]
@@ -27,9 +27,8 @@ Plugin = Callable[[Call, Obj, Obj | None], Awaitable[None]]
 EVERY: tuple[Plugin, ...] = (namespace_lifecycle,)
 BY_RESOURCE: dict[str, tuple[Plugin, ...]] = {
     "pods": (service_account, priority, default_tolerations, runtime_class, node_restriction),
-    "nodes": (taint_new_nodes, node_restriction),
-    "persistentvolumeclaims": (default_storage_class, protect_in_use),
-    "persistentvolumes": (protect_in_use,),
+    "nodes": (node_restriction,),
+    "persistentvolumeclaims": (default_storage_class,),
 }
 
 

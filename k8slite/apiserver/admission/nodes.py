@@ -1,4 +1,4 @@
-"""Nodes: new ones are not schedulable until they are ready; a kubelet writes only its own."""
+"""NodeRestriction: a kubelet writes only its own node and the pods on it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,9 @@ from k8slite.api.meta import Obj
 from k8slite.api.status import forbidden
 from k8slite.apiserver.call import Call
 
-__all__ = ["node_restriction", "taint_new_nodes"]
+__all__ = ["node_restriction"]
 
-_NOT_READY = "node.kubernetes.io/not-ready"
 _NODE_USER = "system:node:"
-
-
-async def taint_new_nodes(call: Call, new: Obj, old: Obj | None) -> None:
-    """TaintNodesByCondition: the node controller takes the taint away."""
-    if old is not None:
-        return
-    taints = new.setdefault("spec", {}).setdefault("taints", [])
-    if not any(t.get("key") == _NOT_READY and t.get("effect") == "NoSchedule" for t in taints):
-        taints.append({"key": _NOT_READY, "effect": "NoSchedule"})
 
 
 async def node_restriction(call: Call, new: Obj, old: Obj | None) -> None:

@@ -1,4 +1,4 @@
-"""Volumes: the default class, and the finalizers that keep what is in use."""
+"""Volumes: the default class."""
 
 from __future__ import annotations
 
@@ -6,13 +6,9 @@ from k8slite.api.kinds import STORAGE_CLASSES
 from k8slite.api.meta import Obj
 from k8slite.apiserver.call import Call
 
-__all__ = ["default_storage_class", "protect_in_use"]
+__all__ = ["default_storage_class"]
 
 _DEFAULT = "storageclass.kubernetes.io/is-default-class"
-_FINALIZERS = {
-    "persistentvolumeclaims": "kubernetes.io/pvc-protection",
-    "persistentvolumes": "kubernetes.io/pv-protection",
-}
 
 
 async def default_storage_class(call: Call, new: Obj, old: Obj | None) -> None:
@@ -30,13 +26,3 @@ async def default_storage_class(call: Call, new: Obj, old: Obj | None) -> None:
     if found:
         newest = max(created for created, _ in found)
         spec["storageClassName"] = min(name for created, name in found if created == newest)
-
-
-async def protect_in_use(call: Call, new: Obj, old: Obj | None) -> None:
-    """StorageObjectInUseProtection."""
-    if old is not None:
-        return
-    finalizer = _FINALIZERS[call.kind.resource]
-    finalizers = new["metadata"].setdefault("finalizers", [])
-    if finalizer not in finalizers:
-        finalizers.append(finalizer)

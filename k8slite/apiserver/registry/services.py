@@ -38,16 +38,6 @@ class ServiceStrategy(Strategy):
     returns_deleted = True
     has_companions = True
 
-    def prepare_create(self, call: Call, obj: Obj) -> None:
-        super().prepare_create(call, obj)
-        spec = obj.setdefault("spec", {})
-        if spec.get("clusterIP") and not spec.get("clusterIPs"):
-            spec["clusterIPs"] = [spec["clusterIP"]]
-
-    def prepare_update(self, call: Call, new: Obj, old: Obj) -> None:
-        super().prepare_update(call, new, old)
-        _keep_allocated(new.setdefault("spec", {}), old.get("spec") or {})
-
     async def companions(self, call: Call, new: Obj | None, old: Obj | None) -> Sequence[Write]:
         before_ips, before_ports = _held(old)
         if new is None:
@@ -75,41 +65,6 @@ def _held(service: Obj | None) -> tuple[list[str], list[int]]:
 
 def _is_ip(text: str) -> bool:
     return bool(text) and text != "None"
-
-
-def _keep_allocated(new: Obj, old: Obj) -> None:
-    """An update that leaves addresses and node ports out keeps what was allocated."""
-    if old.get("type") == "ExternalName" or new.get("type") == "ExternalName":
-        if new.get("type") == "ExternalName":
-            for key in (
-                "clusterIP",
-                "clusterIPs",
-                "ipFamilies",
-                "ipFamilyPolicy",
-                "internalTrafficPolicy",
-            ):
-                new.pop(key, None)
-        return
-    if not new.get("clusterIP") and old.get("clusterIP"):
-        new["clusterIP"] = old["clusterIP"]
-        if not new.get("clusterIPs"):
-            new["clusterIPs"] = old.get("clusterIPs")
-    if new.get("clusterIP") and not new.get("clusterIPs"):
-        new["clusterIPs"] = [new["clusterIP"]]
-    for key in ("ipFamilies", "ipFamilyPolicy", "healthCheckNodePort"):
-        if not new.get(key) and old.get(key):
-            new[key] = old[key]
-    if new.get("type") not in _WITH_PORTS:
-        new.pop("healthCheckNodePort", None)
-        return
-    before = {_port_key(port): port.get("nodePort") for port in old.get("ports") or ()}
-    for port in new.get("ports") or ():
-        if not port.get("nodePort") and before.get(_port_key(port)):
-            port["nodePort"] = before[_port_key(port)]
-
-
-def _port_key(port: Obj) -> tuple[Any, Any]:
-    return port.get("port"), port.get("protocol", "TCP")
 
 
 # --- addresses ----------------------------------------------------------------------------------
@@ -225,9 +180,6 @@ def _allocate_ports(call: Call, service: Obj, before: list[int], writes: list[Wr
     spec = service["spec"]
     ports = spec.get("ports") or []
     if spec.get("type") not in _WITH_PORTS:
-        if spec.get("type") in (None, "ClusterIP", "ExternalName"):
-            for port in ports:
-                port.pop("nodePort", None)
         return
     wants = spec.get("type") == "NodePort" or spec.get("allocateLoadBalancerNodePorts", True)
     mine: dict[tuple[int, str], bool] = {}

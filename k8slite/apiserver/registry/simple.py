@@ -9,6 +9,7 @@ from k8slite.apiserver.registry.strategy import Strategy
 __all__ = [
     "CertificateStrategy",
     "ConfirmedStrategy",
+    "DeploymentStrategy",
     "GivesBackStrategy",
     "LaxStrategy",
 ]
@@ -33,6 +34,24 @@ class ConfirmedStrategy(Strategy):
     """An update must say of which version it is."""
 
     unconditional_update = False
+
+
+class DeploymentStrategy(Strategy):
+    """Annotations count as wanted, because they are copied to the replica sets."""
+
+    def prepare_update(self, call: Call, new: Obj, old: Obj) -> None:
+        super().prepare_update(call, new, old)
+        was, now = old["metadata"], new["metadata"]
+        if was.get("annotations") != now.get("annotations"):
+            now["generation"] = was.get("generation", 0) + 1
+
+    def prepare_status(self, call: Call, new: Obj, old: Obj) -> None:
+        super().prepare_status(call, new, old)
+        labels = old["metadata"].get("labels")
+        if labels is None:
+            new["metadata"].pop("labels", None)
+        else:
+            new["metadata"]["labels"] = labels
 
 
 class CertificateStrategy(Strategy):

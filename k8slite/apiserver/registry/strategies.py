@@ -9,15 +9,11 @@ from k8slite.apiserver.registry.services import ServiceStrategy
 from k8slite.apiserver.registry.simple import (
     CertificateStrategy,
     ConfirmedStrategy,
+    DeploymentStrategy,
     GivesBackStrategy,
     LaxStrategy,
 )
 from k8slite.apiserver.registry.strategy import Strategy
-from k8slite.apiserver.registry.workloads import (
-    DaemonSetStrategy,
-    DeploymentStrategy,
-    JobStrategy,
-)
 
 __all__ = ["strategy_of"]
 
@@ -31,8 +27,6 @@ _STRATEGIES: dict[str, Strategy] = {
     "services": ServiceStrategy(),
     "namespaces": NamespaceStrategy(),
     "deployments.apps": DeploymentStrategy(),
-    "daemonsets.apps": DaemonSetStrategy(),
-    "jobs.batch": JobStrategy(),
     "certificatesigningrequests.certificates.k8s.io": CertificateStrategy(),
     "endpoints": _LAX,
     "events": _LAX,
