@@ -5,9 +5,15 @@ the events of every revision since, pairs only. Loading replays the log over the
 brings back history, tombstones and previous values without storing any of them. What garbage
 `sweep` has not yet freed is not in it, so equal states give equal bytes.
 
-    magic, 8 bytes | CRC-32 of the rest, 4 bytes big-endian | msgpack of
-    [revision, compact_revision, digest, base pairs, [[pairs of a revision]...], leases]
-    lease: [id, ttl, remaining]; which keys hang on it the live pairs tell
+    magic, 8 bytes | msgpack objects | CRC-32 of the objects, 4 bytes big-endian
+    objects: [revision, compact_revision, digest, leases], lease: [id, ttl, remaining]
+             arrays of base pairs, an empty array
+             arrays of revisions, each an array of its pairs, an empty array
+    Which keys hang on a lease the live pairs tell.
+
+`parts` gives a snapshot piece by piece, and commands may be applied between two pieces: all its
+pieces show the state at the moment of the first one, because the store keeps every version for as
+long (`Store.hold`). So a large store is written down without anybody waiting for it.
 """
 
 from __future__ import annotations
@@ -23,60 +29,73 @@ from raftkv.errors import SnapshotDamaged
 from raftkv.mvcc.leases import Lease, LeaseTable
 from raftkv.mvcc.store import Store
 
-__all__ = ["MAGIC", "checksum", "pack", "unpack"]
+__all__ = ["MAGIC", "checksum", "parts", "unpack"]
 
-MAGIC: Final = b"raftkvS1"
+MAGIC: Final = b"raftkvS2"
 _CHECKSUM: Final = struct.Struct(">I")
-HEADER: Final = len(MAGIC) + _CHECKSUM.size
-PAIRS_AT_ONCE: Final = 1000
+PIECE: Final = 1000
+"""Keys or revisions per piece: about a millisecond."""
+END: Final = b"\x90"
+"""An empty array."""
 
 
-def _parts(store: Store, leases: LeaseTable) -> Iterator[bytes]:
-    """The msgpack document in pieces, so that it never exists as Python objects as a whole."""
-    packer = msgpack.Packer(autoreset=True)
-    log = store.events(store.compact_revision, store.revision + 1)
-    base = store.base()
-    yield packer.pack_array_header(6)
-    for number in (store.revision, store.compact_revision, store.digest):
-        yield packer.pack(number)
-    yield packer.pack_array_header(len(base))
-    for start in range(0, len(base), PAIRS_AT_ONCE):
-        yield b"".join([packer.pack(pair) for pair in base[start : start + PAIRS_AT_ONCE]])
-    yield packer.pack_array_header(len(log))
-    for events in log:
-        yield packer.pack([pair for _, pair, _ in events])
-    yield packer.pack([[lease.id, lease.ttl, lease.remaining] for lease in leases])
+def parts(store: Store, leases: LeaseTable) -> Iterator[bytes]:
+    """The state when the first piece is taken. Close the iterator if it is given up."""
+    head, crc = MAGIC, 0
+    for piece in _pieces(store, leases):
+        crc = crc32(piece, crc)
+        yield head + piece
+        head = b""
+    yield _CHECKSUM.pack(crc)
 
 
-def pack(store: Store, leases: LeaseTable) -> bytes:
-    body = b"".join(_parts(store, leases))
-    return b"".join((MAGIC, _CHECKSUM.pack(crc32(body)), body))
+def _pieces(store: Store, leases: LeaseTable) -> Iterator[bytes]:
+    pack = msgpack.Packer().pack
+    with store.hold() as held:
+        granted = [[lease.id, lease.ttl, lease.remaining] for lease in leases]
+        yield pack([held.revision, held.compact_revision, store.digest, granted])
+        for pairs in held.base(PIECE):
+            if pairs:
+                yield pack(pairs)
+        yield END
+        for revisions in held.log(PIECE):
+            yield pack([[pair for _, pair, _ in events] for events in revisions])
+        yield END
 
 
 def checksum(store: Store, leases: LeaseTable) -> int:
-    """The CRC-32 that `pack` would write."""
+    """The CRC-32 that ends the snapshot."""
     crc = 0
-    for part in _parts(store, leases):
-        crc = crc32(part, crc)
+    for piece in _pieces(store, leases):
+        crc = crc32(piece, crc)
     return crc
 
 
 def unpack(data: bytes) -> tuple[Store, LeaseTable]:
     """Raises SnapshotDamaged, before anything of the contents is believed."""
-    if not data.startswith(MAGIC) or len(data) < HEADER:
+    if not data.startswith(MAGIC) or len(data) < len(MAGIC) + _CHECKSUM.size:
         raise SnapshotDamaged("this is not a snapshot: it does not begin with " + MAGIC.decode())
-    body = memoryview(data)[HEADER:]
-    (expected,) = _CHECKSUM.unpack_from(data, len(MAGIC))
-    if crc32(body) != expected:
+    body = memoryview(data)[len(MAGIC) : -_CHECKSUM.size]
+    if crc32(body) != _CHECKSUM.unpack_from(data, len(data) - _CHECKSUM.size)[0]:
         raise SnapshotDamaged
-    contents: tuple[Any, ...] = msgpack.unpackb(body, use_list=False)
-    revision, compact_revision, digest, base, log, granted = contents
-    store = Store.load(revision, compact_revision, digest, list(base), log)
+    unpacker = msgpack.Unpacker(use_list=False, max_buffer_size=len(data))
+    unpacker.feed(body)
+    revision, compact_revision, digest, granted = unpacker.unpack()
+    base = _joined(unpacker)
+    log = _joined(unpacker)
+    store = Store.load(revision, compact_revision, digest, base, log)
     leases = LeaseTable()
     for lease_id, ttl, remaining in granted:
         leases.add(Lease(lease_id, ttl, remaining))
-    for key in store.index.live_keys(b"\0", b"\0"):
-        held = store.index.live[key][5]
-        if held:
-            leases.attach(key, held)
+    for key, pair in sorted(store.index.live.items()):
+        if pair[5]:
+            leases.attach(key, pair[5])
     return store, leases
+
+
+def _joined(unpacker: Any) -> list[Any]:
+    """The contents of the arrays up to the empty one."""
+    found: list[Any] = []
+    while array := unpacker.unpack():
+        found += array
+    return found

@@ -15,7 +15,8 @@ replica alike, because a restored one can't have it).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Final
 from zlib import crc32
@@ -24,7 +25,7 @@ from raftkv.errors import Compacted, FutureRevision
 from raftkv.mvcc.commands import FROM_KEY, Event, Kv, RangeResult
 from raftkv.mvcc.keyindex import KeyIndex
 
-__all__ = ["REVISION_AT_START", "Store"]
+__all__ = ["REVISION_AT_START", "Held", "Store", "in_range"]
 
 REVISION_AT_START: Final = 1
 SWEEP_REVISIONS: Final = 128
@@ -36,6 +37,7 @@ class Store:
     """Every write goes through `put` and `delete`, then `commit`."""
 
     __slots__ = (
+        "_holds",
         "_log",
         "_log_first",
         "_pending",
@@ -56,6 +58,7 @@ class Store:
         self._log_first = REVISION_AT_START + 1
         self._swept = 0
         self._pending: list[Event] = []
+        self._holds = 0
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -212,6 +215,8 @@ class Store:
 
     def sweep(self, revisions: int = SWEEP_REVISIONS) -> bool:
         """Free memory of at most so many compacted revisions; whether there is more to do."""
+        if self._holds:
+            return False
         bound = self.compact_revision
         start = max(self._swept + 1, self._log_first)
         stop = min(start + revisions, bound + 1)
@@ -239,6 +244,7 @@ class Store:
         from before are told Compacted instead of waiting silently.
         """
         assert not self._pending
+        assert not self._holds
         self.revision += amount
         self.compact_revision = self.revision
         for key in list(self.index.old):
@@ -249,19 +255,15 @@ class Store:
 
     # --- as a whole -----------------------------------------------------------------------------
 
-    def base(self) -> list[Kv]:
-        """The pairs as they were just before the log begins, less those it replaces at once.
-
-        With `events(compact_revision, revision + 1)` that is the whole state.
-        """
-        bound = self.compact_revision
-        index = self.index
-        pairs = []
-        for key in index.all_keys(b"", FROM_KEY):
-            pair = index.at(key, bound) if bound else None
-            if pair is not None and pair[3] < bound:
-                pairs.append(pair)
-        return pairs
+    @contextmanager
+    def hold(self) -> Iterator[Held]:
+        """Keep every version that is readable now, whatever is written and compacted meanwhile."""
+        assert not self._pending
+        self._holds += 1
+        try:
+            yield Held(self)
+        finally:
+            self._holds -= 1
 
     @classmethod
     def load(
@@ -272,7 +274,7 @@ class Store:
         base: list[Kv],
         log: Sequence[Sequence[Kv]],
     ) -> Store:
-        """The store that had this `base()` and these pairs in its events."""
+        """The store whose `Held` had this base, and these pairs in its log."""
         store = cls()
         first = revision - len(log) + 1
         store.index.load(base)
@@ -297,6 +299,40 @@ class Store:
                     events.append(("delete", pair, None))
             store._log.append(tuple(events))
         return store
+
+
+class Held:
+    """The state of a store at the moment of `Store.hold`, as a base and a log.
+
+    The base: the pairs as they were just before the compacted revision, less those that the log
+    replaces at once. The log: the events of each revision from the compacted one on.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.revision = store.revision
+        self.compact_revision = store.compact_revision
+
+    def base(self, keys: int) -> Iterator[list[Kv]]:
+        """The pairs of the base in order of key; each piece looks at so many keys."""
+        bound = self.compact_revision
+        index = self._store.index
+        start = b""
+        while bound:
+            piece = list(islice(index.all_keys(start, FROM_KEY), keys))
+            if not piece:
+                return
+            pairs = (index.at(key, bound) for key in piece)
+            yield [pair for pair in pairs if pair is not None and pair[3] < bound]
+            start = piece[-1] + b"\0"
+
+    def log(self, revisions: int) -> Iterator[Sequence[tuple[Event, ...]]]:
+        """The events of so many revisions in each piece."""
+        store = self._store
+        start = max(self.compact_revision, store._log_first)
+        for first in range(start, self.revision + 1, revisions):
+            place = first - store._log_first
+            yield store._log[place : min(place + revisions, self.revision + 1 - store._log_first)]
 
 
 def in_range(candidate: bytes, key: bytes, end: bytes | None) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import event, given, settings
+import pytest
+from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from raftkv.errors import Compacted, DuplicateKey, KvError
+from raftkv.mvcc import snapshot
 from raftkv.mvcc.commands import validate
 from raftkv.mvcc.machine import Machine
 from raftkv.mvcc.watchers import WatchHub
@@ -168,6 +170,36 @@ def test_restored_machine_goes_on_as_the_original(
         assert one.apply(command) == two.apply(command)
         assert one.hash() == two.hash()
         assert one.digest == two.digest
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "PIECE", 2)
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(commands, max_size=25), st.lists(commands, max_size=40), st.data())
+def test_a_snapshot_in_pieces_shows_the_moment_of_its_beginning(
+    before: list[list[Any]], meanwhile: list[list[Any]], data: st.DataObject
+) -> None:
+    """Whatever is written, deleted, compacted and swept between two pieces."""
+    machine = Machine()
+    for command in before:
+        machine.apply(command)
+    machine.store.sweep()
+    whole = machine.snapshot()
+    pieces = snapshot.parts(machine.store, machine.leases)
+    got = [next(pieces)]
+    for command in meanwhile:
+        machine.apply(command)
+        if data.draw(flags):
+            got += [piece for piece in [next(pieces, None)] if piece is not None]
+    got += pieces
+    assert b"".join(got) == whole
+    machine.store.sweep()
+    assert machine.store.swept
 
 
 watch_ranges = st.sampled_from(
