@@ -34,7 +34,7 @@ from k8slite.kubelet.server import Server
 from k8slite.kubelet.status_manager import StatusManager
 from k8slite.kubelet.volume_files import remove_pod_directory
 from k8slite.kubelet.worker import PodWorker
-from raftkv.host import Address, Host
+from raftkv.host import Address, Host, Listener
 
 log = logging.getLogger(__name__)
 
@@ -165,6 +165,10 @@ async def open_kubelet_with(
         pods = await stack.enter_async_context(
             open_informer(api, PODS, host, fields=f"spec.nodeName={config.node_name}")
         )
+        listener: Listener | None = None
+        if config.serve:
+            listener = await host.net.listen(config.listen)
+            stack.push_async_callback(listener.aclose)
         nursery = await stack.enter_async_context(open_background())
         context = Context(
             config=config,
@@ -181,9 +185,7 @@ async def open_kubelet_with(
             image_backoff=Backoff(timings.backoff_initial, timings.backoff_max),
         )
         kubelet = Kubelet(context, pods, nursery)
-        if config.serve:
-            listener = await host.net.listen(config.listen)
-            stack.push_async_callback(listener.aclose)
+        if listener is not None:
             kubelet.address = listener.address
             server = Server(config, host, runtime, kubelet.pods)
             nursery.start_soon(serve, listener, server.handle, config.tls)
@@ -199,4 +201,3 @@ async def open_kubelet_with(
         nursery.start_soon(kubelet.watch_runtime)
         nursery.start_soon(kubelet.relist)
         yield kubelet
-        nursery.cancel_scope.cancel()

@@ -50,6 +50,17 @@ class StatusManager:
         if entry is not None and _version(pod) >= _version(entry.known):
             entry.known = pod
 
+    def differs(self, uid: str, status: Obj) -> bool:
+        """Whether somebody else changed in the API what is ours, after we had settled it.
+
+        The node controller does, when it takes the node for dead: it makes pods unready, and who
+        makes them ready again is the kubelet that comes back.
+        """
+        entry = self._entries.get(uid)
+        if entry is None or entry.busy or entry.wanted is not None:
+            return False
+        return status_patch(entry.known, status) is not None
+
     def set(self, pod: Obj, status: Obj) -> None:
         """From now on the pod's status is to be so."""
         uid = pod["metadata"]["uid"]

@@ -404,8 +404,9 @@ class PodWorker:
             message=ended.message,
         )
         status = make_status(self._basis(), observed, facts)
-        if status != self._last and not self._removed:
-            self._context.statuses.set(self.pod, status)
+        statuses = self._context.statuses
+        if not self._removed and (status != self._last or statuses.differs(self.uid, status)):
+            statuses.set(self.pod, status)
         self._last = status
         return status
 

@@ -367,3 +367,20 @@ async def test_a_container_beyond_its_memory_says_so(kind: str, tmp_path: Path) 
         )
         status = await bench.ended(container)
         assert (status.exit_code, status.reason) == (137, "OOMKilled")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_many_pods_at_once(kind: str, tmp_path: Path) -> None:
+    async with open_bench(kind, tmp_path) as bench:
+
+        async def one(number: int) -> None:
+            sandbox = await bench.sandbox(f"u{number}")
+            log_path = str(tmp_path / f"logs/{number}.log")
+            container = await bench.run(sandbox, "true", log_path=log_path)
+            assert (await bench.ended(container)).exit_code == 0
+
+        async with trio.open_nursery() as nursery:
+            for number in range(12):
+                nursery.start_soon(one, number)
+        addresses = {s.ip for s in await bench.runtime.list_pod_sandbox()}
+        assert len(addresses) == 12

@@ -5,7 +5,7 @@ Thin: it asks and says what came back, in the kubelet's words; what that means i
 
 from __future__ import annotations
 
-import re
+import os
 import ssl
 from typing import NamedTuple
 
@@ -83,8 +83,7 @@ def _reason(error: OSError) -> str:
     if isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
     inner = cause if isinstance(cause, OSError) else error
-    text = inner.strerror or str(inner)
-    return re.sub(r"^\[Errno \d+\] ", "", text).lower()
+    return os.strerror(inner.errno).lower() if inner.errno else str(inner)
 
 
 async def http_get(host: Host, action: Obj, address: str, port: int, seconds: float) -> Outcome:

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
+from k8slite.client.background import open_background
 from k8slite.kubelet.runtime.interface import (
     EVENTS_MAX,
     ContainerConfig,
@@ -289,6 +290,5 @@ async def open_fake_runtime(
     host: Host, *, life: Callable[[SandboxConfig, ContainerConfig], Life] = life_of
 ) -> AsyncGenerator[FakeRuntime]:
     """A runtime without processes; leaving stops its timers."""
-    async with trio.open_nursery() as nursery:
+    async with open_background() as nursery:
         yield FakeRuntime(host, life, nursery)
-        nursery.cancel_scope.cancel()

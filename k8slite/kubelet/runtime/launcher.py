@@ -20,6 +20,7 @@ from typing import Any
 import attrs
 import trio
 
+from k8slite.client.background import open_background
 from k8slite.kubelet.runtime.interface import RuntimeFailure
 
 log = logging.getLogger(__name__)
@@ -43,24 +44,21 @@ class Launcher:
         self._process: trio.Process | None = None
         self._tickets: dict[int, _Ticket] = {}
         self._last = 0
-        self._starting = trio.Lock()
+        self._turn = trio.Lock()
 
     async def launch(self, op: str, directory: Path) -> int:
         """Start the shim described in `directory`; the pid it reports.
 
         Raises RuntimeFailure with the shim's own words.
         """
-        async with self._starting:
-            if self._process is None or self._process.returncode is not None:
-                await self._start()
-        assert self._process is not None, "just started"
-        assert self._process.stdin is not None, "opened with a pipe"
         self._last += 1
         number = self._last
         ticket = self._tickets[number] = _Ticket()
         request = {"op": op, "dir": str(directory), "ticket": number}
         try:
-            await self._process.stdin.send_all(json.dumps(request).encode() + b"\n")
+            async with self._turn:  # one request at a time goes down the pipe
+                stdin = await self._pipe()
+                await stdin.send_all(json.dumps(request).encode() + b"\n")
             await ticket.done.wait()
         except trio.BrokenResourceError:
             raise RuntimeFailure("the launcher of containers has died") from None
@@ -71,6 +69,14 @@ class Launcher:
         if "error" in ticket.answer:
             raise RuntimeFailure(ticket.answer["error"])
         return int(ticket.answer["pid"])
+
+    async def _pipe(self) -> trio.abc.SendStream:
+        """The way to a launcher that runs, started if need be."""
+        if self._process is None or self._process.returncode is not None:
+            await self._start()
+        assert self._process is not None, "just started"
+        assert self._process.stdin is not None, "opened with a pipe"
+        return self._process.stdin
 
     async def _start(self) -> None:
         self._process = await trio.lowlevel.open_process(
@@ -118,7 +124,7 @@ class Launcher:
 
 @asynccontextmanager
 async def open_launcher(directory: Path) -> AsyncGenerator[Launcher]:
-    async with trio.open_nursery() as nursery:
+    async with open_background() as nursery:
         launcher = Launcher(directory, nursery)
         try:
             yield launcher

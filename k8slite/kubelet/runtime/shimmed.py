@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import attrs
 import trio
 
+from k8slite.client.background import open_background
 from k8slite.kubelet.images.store import ImageStore, StoredImage
 from k8slite.kubelet.runtime.interface import (
     EVENTS_MAX,
@@ -516,9 +517,8 @@ async def open_shim_runtime(
     finally:
         os.close(handle)
     with sock:
-        async with open_launcher(directory) as launcher, trio.open_nursery() as nursery:
+        async with open_launcher(directory) as launcher, open_background() as nursery:
             runtime = ShimRuntime(directory, host, images, backend, launcher)
             runtime.load()
             nursery.start_soon(_listen, runtime, sock)
             yield runtime
-            nursery.cancel_scope.cancel()
