@@ -5,6 +5,7 @@ from __future__ import annotations
 import trio
 
 from k8slite.api.kinds import LEASES, NODES, PODS
+from k8slite.api.meta import Obj
 from k8slite.kubelet.runtime.fake import Life
 from tests.kubelet.world import container, open_fake_node, pod
 
@@ -318,3 +319,19 @@ async def test_a_finished_pod_is_not_run_again_by_a_new_kubelet(autojump_clock) 
         await trio.sleep(100)
         assert await runtime.list_containers() == []
         assert node.status()["phase"] == "Succeeded"
+
+
+async def test_a_pod_that_others_called_unready_is_ready_again(autojump_clock) -> None:
+    """The node controller does so when it takes the node for dead (found by cluster seed 6)."""
+
+    def unready(pod: Obj) -> None:
+        for condition in pod["status"]["conditions"]:
+            if condition["type"] == "Ready":
+                condition["status"] = "False"
+
+    async with open_fake_node() as (node, _):
+        node.api.add(PODS, pod())
+        await node.until(lambda: node.condition("Ready") == "True")
+        await trio.sleep(10)
+        node.api.change(PODS, "default/p", unready)
+        await node.until(lambda: node.condition("Ready") == "True")
