@@ -8,14 +8,16 @@ falls behind and catches up from history later).
 
 from __future__ import annotations
 
+import os
 import ssl
+from collections.abc import Sequence
 from typing import Any
 
 import trio
 
 from raftkv.wire.framing import encode, join_messages, pack
 
-__all__ = ["GONE", "Outbox", "Wakeup", "only_error", "secured"]
+__all__ = ["GONE", "Flusher", "Outbox", "Wakeup", "only_error", "receive", "secured"]
 
 GONE = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 """A connection that is over, from whichever side and by whatever cause."""
@@ -59,16 +61,68 @@ class Wakeup:
         self._event = trio.Event()
 
 
-class Outbox:
-    __slots__ = ("_drained", "_items", "_packed", "_packed_bytes", "_wakeup", "sent")
+class Flusher:
+    """Sends for many connections: one task is woken once for all replies that a turn gave.
+
+    With a task for each connection, waking them would cost more than what they send. Their own
+    tasks (`Outbox.drain`) only help where a socket is full, or no plain socket.
+    """
+
+    __slots__ = ("_marked", "_wakeup")
 
     def __init__(self) -> None:
+        self._marked: list[Outbox] = []
+        self._wakeup = Wakeup()
+
+    def mark(self, outbox: Outbox) -> None:
+        if not self._marked:
+            self._wakeup.set()
+        self._marked.append(outbox)
+
+    async def run(self) -> None:
+        while True:
+            await self._wakeup.wait()
+            marked, self._marked = self._marked, []
+            for outbox in marked:
+                outbox.flush()
+
+
+class Outbox:
+    """Messages on their way out of one connection, gathered by anyone, sent by `drain`.
+
+    What was added leaves when `flush` is called: by the given flusher, by the owner where `manual`
+    is set, else by `drain` itself, which must run in any case as long as the connection lasts.
+    """
+
+    __slots__ = (
+        "_drained",
+        "_fd",
+        "_flusher",
+        "_flying_bytes",
+        "_items",
+        "_manual",
+        "_packed",
+        "_packed_bytes",
+        "_rest",
+        "_sending",
+        "_wakeup",
+    )
+
+    def __init__(self, flusher: Flusher | None = None, *, manual: bool = False) -> None:
+        self._flusher = flusher
+        self._manual = manual
         self._items: list[Any] = []
         self._packed = False
         self._packed_bytes = 0  # of what is queued and of what is being sent now
+        self._flying_bytes = 0  # those of them that are being sent
+        self._rest = b""  # what the socket did not take at once
+        self._sending = False
+        self._fd = -1  # a plain socket, as long as `drain` runs
         self._wakeup = Wakeup()
         self._drained = trio.Event()
-        self.sent = 0  # frames
+
+    def __len__(self) -> int:
+        return len(self._items)
 
     @property
     def crowded(self) -> bool:
@@ -76,28 +130,35 @@ class Outbox:
 
     @property
     def idle(self) -> bool:
-        return not self._items and not self._packed_bytes
+        return not (self._items or self._rest or self._sending)
 
-    def add(self, message: list[Any]) -> None:
+    def add(self, message: Sequence[Any]) -> None:
         """A message to be packed with its neighbours when it leaves."""
         if not self._items:
-            self._wakeup.set()
+            self._notify()
         self._items.append(message)
 
     def add_packed(self, message: bytes) -> None:
         """A message in msgpack, typically shared with other connections."""
         if not self._items:
-            self._wakeup.set()
+            self._notify()
         self._items.append(message)
         self._packed = True
         self._packed_bytes += len(message)
+
+    def _notify(self) -> None:
+        if self._flusher is not None:
+            self._flusher.mark(self)
+        elif not self._manual:
+            self._wakeup.set()
 
     def clear(self) -> int:
         """Forget what is queued; the number of messages forgotten."""
         count = len(self._items)
         self._items = []
+        self._rest = b""
         self._packed = False
-        self._packed_bytes = 0
+        self._packed_bytes = self._flying_bytes = 0
         return count
 
     async def wait_room(self) -> None:
@@ -105,27 +166,78 @@ class Outbox:
         while self.crowded:
             await self._drained.wait()
 
-    def take(self) -> bytes:
+    def flush(self) -> None:
+        """Send now what a plain socket takes; the rest, and all else, is left to `drain`."""
+        if not self._items:
+            return
+        if self._fd < 0 or self._rest or self._sending:
+            self._wakeup.set()
+            return
+        data = self._take()
+        try:
+            sent = os.write(self._fd, data)
+        except OSError:  # full, or gone: `drain` will see
+            sent = 0
+        if sent == len(data):
+            self._sent()
+        else:
+            self._rest = data[sent:]
+            self._wakeup.set()
+
+    def _take(self) -> bytes:
+        """All that is queued, as one frame."""
         items = self._items
         self._items = []
+        self._flying_bytes = self._packed_bytes
         if not self._packed:
             return encode(items)
         self._packed = False
         return join_messages([item if type(item) is bytes else pack(item) for item in items])
 
+    def _sent(self) -> None:
+        self._packed_bytes -= self._flying_bytes
+        self._flying_bytes = 0
+        if self._drained.statistics().tasks_waiting:
+            self._drained.set()
+            self._drained = trio.Event()
+
     async def drain(self, stream: trio.abc.SendStream) -> None:
         """Send for ever. Raises what the stream raises."""
-        while True:
-            if not self._items:
-                await self._wakeup.wait()
-                continue
-            queued = self._packed_bytes
-            await stream.send_all(self.take())
-            self.sent += 1
-            self._packed_bytes -= min(queued, self._packed_bytes)
-            if self._drained.statistics().tasks_waiting:
-                self._drained.set()
-                self._drained = trio.Event()
+        self._fd = plain_socket(stream)
+        try:
+            while True:
+                if self._rest:
+                    data, self._rest = self._rest, b""
+                elif self._items:
+                    data = self._take()
+                else:
+                    await self._wakeup.wait()
+                    continue
+                self._sending = True
+                await stream.send_all(data)
+                self._sending = False
+                self._sent()
+        finally:
+            self._fd = -1
+            self._sending = False
+
+
+def plain_socket(stream: object) -> int:
+    """The file descriptor of a stream that is nothing but a socket, else -1."""
+    return stream.socket.fileno() if type(stream) is trio.SocketStream else -1
+
+
+async def receive(stream: trio.abc.ReceiveStream, max_bytes: int) -> bytes | bytearray:
+    """As `receive_some`; a plain socket is asked only once it has something."""
+    fd = plain_socket(stream)
+    if fd < 0:
+        return await stream.receive_some(max_bytes)
+    while True:
+        await trio.lowlevel.wait_readable(fd)
+        try:
+            return os.read(fd, max_bytes)
+        except BlockingIOError:
+            continue
 
 
 def only_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -17,7 +17,7 @@ import outcome
 import trio
 
 from raftkv.host import Address, Net, Tls
-from raftkv.streams import GONE, Outbox, secured
+from raftkv.streams import GONE, Outbox, receive, secured
 from raftkv.wire.framing import FrameReader, ProtocolError
 from raftkv.wire.protocol import MAX_FRAME_FROM_MEMBER, VERSION
 
@@ -132,7 +132,7 @@ class Connection:
     async def _receive(self) -> None:
         reader = FrameReader(MAX_FRAME_FROM_MEMBER)
         try:
-            while data := await self._stream.receive_some(CHUNK_BYTES):
+            while data := await receive(self._stream, CHUNK_BYTES):
                 self._heard_at = trio.current_time()
                 for _, messages in reader.feed(data):
                     self._take(messages)

@@ -18,6 +18,7 @@ another incarnation has lost its log, and with it promises it made: it is refuse
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import ssl
 from collections.abc import Callable
@@ -30,7 +31,6 @@ from raftkv.errors import WrongCluster
 from raftkv.host import Address, Host, Listener, Tls, parse_address
 from raftkv.raft.errors import MessageError
 from raftkv.raft.messages import (
-    AppendEntries,
     InstallSnapshot,
     Message,
     Snapshot,
@@ -38,7 +38,7 @@ from raftkv.raft.messages import (
     to_wire,
 )
 from raftkv.server.incarnations import Incarnations
-from raftkv.streams import GONE, Wakeup, secured
+from raftkv.streams import GONE, Outbox, receive, secured
 from raftkv.wire.framing import FrameReader, ProtocolError, encode, flatten
 from raftkv.wire.protocol import MAX_FRAME_FROM_MEMBER, VERSION
 
@@ -49,7 +49,6 @@ log = logging.getLogger(__name__)
 CHUNK_BYTES = 1024 * 1024
 SNAPSHOT_CHUNK_BYTES = 256 * 1024
 OUTBOX_MAX = 4_096
-FRAME_BYTES = 8 * 1024 * 1024  # entries beyond it start another frame
 BACKOFF_MIN_SECONDS = 0.02
 BACKOFF_MAX_SECONDS = 1.0
 CONNECT_SECONDS = 5.0
@@ -90,8 +89,7 @@ class Peer:
     address: Address
     name: str = ""
     client_address: Address | None = None
-    outbox: list[Message] = attrs.field(factory=list)
-    wakeup: Wakeup = attrs.field(factory=Wakeup)
+    outbox: Outbox = attrs.field(factory=lambda: Outbox(manual=True))
     connected: bool = False
     connected_at: float = 0.0
     heard_at: float = 0.0
@@ -131,6 +129,8 @@ class Peers:
 
     def send(self, messages: list[Message]) -> None:
         """Queue messages for their receivers, or drop them."""
+        now = trio.current_time()
+        spoken_to: dict[int, Peer] = {}
         for message in messages:
             peer = self.peers.get(message.to)
             if peer is None:
@@ -141,12 +141,13 @@ class Peers:
                 peer.dropped += 1
                 self._owner.unreachable(peer.id)
             else:
-                if not peer.outbox:
-                    peer.wakeup.set()
-                peer.outbox.append(message)
-                peer.spoke_at = trio.current_time()
+                peer.outbox.add(to_wire(message))
+                peer.spoke_at = now
                 if peer.unanswered_since is None:
-                    peer.unanswered_since = peer.spoke_at
+                    peer.unanswered_since = now
+                spoken_to[peer.id] = peer
+        for peer in spoken_to.values():
+            peer.outbox.flush()
 
     def check(self) -> None:
         """Once in a while: leave connections over which only we talk, and still do."""
@@ -187,24 +188,15 @@ class Peers:
                 log.info("lost peer=%d", peer.id)
                 self._owner.unreachable(peer.id)
             peer.connected, peer.unanswered_since = False, None
-            peer.dropped += len(peer.outbox)
-            peer.outbox = []
+            peer.dropped += peer.outbox.clear()
             await trio.sleep(backoff * self._host.rng.uniform(0.5, 1.5))
             backoff = min(backoff * 2, BACKOFF_MAX_SECONDS)
 
     async def _send_all(self, peer: Peer, stream: trio.abc.Stream) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_until_closed, stream, nursery.cancel_scope)
-            with trio.CancelScope() as ending:
-                try:
-                    while True:
-                        if not peer.outbox:
-                            await peer.wakeup.wait()
-                            continue
-                        messages, peer.outbox = peer.outbox, []
-                        await stream.send_all(_frames(messages))
-                except GONE:
-                    ending.cancel()
+            with contextlib.suppress(*GONE):
+                await peer.outbox.drain(stream)
             nursery.cancel_scope.cancel()
 
     async def _connect(self, peer: Peer, purpose: str) -> trio.abc.Stream:
@@ -327,7 +319,7 @@ class Peers:
             peer.receiving.cancel()  # of one sender the newest stream counts
         with trio.CancelScope() as scope:
             peer.receiving = scope
-            while data := await stream.receive_some(CHUNK_BYTES):
+            while data := await receive(stream, CHUNK_BYTES):
                 messages = [from_wire(message) for message in flatten(reader.feed(data))]
                 self._arrived(peer, messages)
                 await self._owner.wait_room()
@@ -349,21 +341,6 @@ class Peers:
                 raise ProtocolError(f"member {sender} sent a message of {message.sender}")
         peer.heard_at, peer.unanswered_since = trio.current_time(), None
         self._owner.receive(messages)
-
-
-def _frames(messages: list[Message]) -> bytes:
-    """Messages as frames of a bounded size."""
-    frames, gathered, size = [], [], 0
-    for message in messages:
-        if isinstance(message, AppendEntries):
-            size += sum(len(entry.data) for entry in message.entries)
-        gathered.append(to_wire(message))
-        if size > FRAME_BYTES:
-            frames.append(encode(gathered))
-            gathered, size = [], 0
-    if gathered:
-        frames.append(encode(gathered))
-    return frames[0] if len(frames) == 1 else b"".join(frames)
 
 
 async def _first_message(stream: trio.abc.Stream, reader: FrameReader) -> list[Any]:

@@ -24,7 +24,7 @@ from raftkv.host import Listener, Tls
 from raftkv.mvcc.commands import is_read_only, validate
 from raftkv.server.inbox import Inbox, Proposal, Read
 from raftkv.server.reading import check_arguments
-from raftkv.streams import GONE, Outbox, secured
+from raftkv.streams import GONE, Flusher, Outbox, receive, secured
 from raftkv.wire.framing import FrameReader, ProtocolError, pack
 from raftkv.wire.protocol import (
     MAX_FRAME_FROM_CLIENT,
@@ -77,10 +77,10 @@ class Session:
 
     __slots__ = ("greeted", "number", "outbox", "stream", "watches")
 
-    def __init__(self, number: int, stream: trio.abc.Stream) -> None:
+    def __init__(self, number: int, stream: trio.abc.Stream, flusher: Flusher) -> None:
         self.number = number
         self.stream = stream
-        self.outbox = Outbox()
+        self.outbox = Outbox(flusher)
         self.greeted = False
         self.watches: dict[int, int] = {}  # the client's watch id -> the hub's
 
@@ -101,6 +101,7 @@ class Sessions:
     def __init__(self, service: Service, tls: Tls | None) -> None:
         self._service = service
         self._tls = tls
+        self._flusher = Flusher()
         self._count = 0
         self._numbers = 0
         self._handlers: dict[str, Callable[[Session, int, list[Any]], None]] = {
@@ -124,6 +125,7 @@ class Sessions:
 
     async def serve(self, listener: Listener) -> None:
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._flusher.run)
             while True:
                 try:
                     stream = await listener.accept()
@@ -140,7 +142,8 @@ class Sessions:
 
     async def _serve_one(self, stream: trio.abc.Stream) -> None:
         self._numbers += 1
-        session = Session(self._numbers, secured(stream, self._tls.server if self._tls else None))
+        context = self._tls.server if self._tls else None
+        session = Session(self._numbers, secured(stream, context), self._flusher)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write, session, nursery.cancel_scope)
@@ -167,10 +170,10 @@ class Sessions:
         try:
             while True:
                 if session.greeted:
-                    data = await stream.receive_some(CHUNK_BYTES)
+                    data = await receive(stream, CHUNK_BYTES)
                 else:
                     with trio.move_on_after(HELLO_SECONDS) as patience:
-                        data = await stream.receive_some(CHUNK_BYTES)
+                        data = await receive(stream, CHUNK_BYTES)
                     if patience.cancelled_caught:
                         return
                 if not data:
