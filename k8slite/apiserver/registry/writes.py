@@ -18,6 +18,7 @@ from k8slite.api.kinds import Kind
 from k8slite.api.meta import Obj, copy
 from k8slite.api.status import (
     ApiError,
+    FieldError,
     already_exists,
     bad_request,
     conflict,
@@ -114,7 +115,7 @@ async def create_object(call: Call, obj: Obj) -> Obj:
     apply_defaults(kind, obj)
     await admit(call, obj, None)
     strategy.prepare_create(call, obj)
-    problems = validate_create(kind, obj)
+    problems = _that_count(call, validate_create(kind, obj))
     if problems:
         raise invalid(kind, metadata.get("name", ""), problems)
     for attempt in range(NAME_ATTEMPTS_MAX if generated else 1):
@@ -341,9 +342,16 @@ async def _check_change(
         problems = validate_meta_update(new, old)
     else:
         strategy.prepare_update(call, new, old)
-        problems = validate_update(kind, new, old)
+        problems = _that_count(call, validate_update(kind, new, old))
     if problems:
         raise invalid(kind, call.info.name, problems)
+
+
+def _that_count(call: Call, problems: list[FieldError]) -> list[FieldError]:
+    """Where pods share the machine's network, their addresses are loopback ones, and allowed."""
+    if not call.core.config.allow_loopback_endpoints:
+        return problems
+    return [each for each in problems if "in the loopback range" not in each.detail]
 
 
 async def _require_newest(call: Call, entry: Entry, *, fresh: bool) -> None:
