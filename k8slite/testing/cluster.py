@@ -38,6 +38,8 @@ from k8slite.kubelet.config import KubeletConfig, KubeletTimings
 from k8slite.kubelet.kubelet import Kubelet, open_kubelet
 from k8slite.kubelet.network import LoopbackNetwork
 from k8slite.kubelet.runtime.fake import open_fake_runtime
+from k8slite.scheduler.scheduler import SchedulerConfig, open_scheduler
+from k8slite.testing.keys import simulation_key
 from netsim.hosts import SimHost
 from netsim.world import Outcome, World, open_world, run
 from raftkv.errors import KvError
@@ -55,7 +57,10 @@ PEER_PORT = 2380
 ADMIN = "admin"
 USER_HOST = "user"
 RESTART_SECONDS = 1.0
+NO_AUTHORITY = "# there is no TLS in a simulation, hence no authority\n"
 LOOK_AGAIN_SECONDS = 0.25
+LOOK_AGAIN_SECONDS_MAX = 2.0
+LOOK_AGAIN_GROWTH = 1.2
 Role = Literal["raft", "scheduler", "controller-manager"]
 
 # What ends a component's process without being a bug: a broken disk, no way to the apiserver.
@@ -72,8 +77,8 @@ class ClusterConfig:
     controller_managers: int = 2
     nodes: int = 2
     raft_tick_seconds: float = 0.5
-    """Five of these make an election timeout. Longer than raftkv's own, for idle hours are simulated
-    tick by tick."""
+    """Five make an election timeout. Longer than raftkv's own: idle hours are simulated tick by
+    tick."""
     controllers: ControllerTimings = field(factory=ControllerTimings)
     kubelet: KubeletTimings = field(factory=KubeletTimings)
     node_capacity: dict[str, str] = field(
@@ -120,6 +125,7 @@ class SimCluster:
 
         Callers bound it with `trio.fail_after`; waiting costs virtual time only.
         """
+        pause = LOOK_AGAIN_SECONDS
         while True:
             try:
                 found = await check()
@@ -127,7 +133,8 @@ class SimCluster:
                     return found
             except REQUEST_ERRORS:
                 pass
-            await trio.sleep(LOOK_AGAIN_SECONDS)
+            await trio.sleep(pause)
+            pause = min(pause * LOOK_AGAIN_GROWTH, LOOK_AGAIN_SECONDS_MAX)
 
     # Breaking it
 
@@ -205,6 +212,8 @@ class SimCluster:
             self._supervise(name, self._raft(number))
         for number, name in enumerate(self._names("apiserver"), 1):
             self._supervise(name, self._apiserver(number), f"10.0.1.{number}")
+        for name in self._names("scheduler"):
+            self._supervise(name, self._scheduler(name))
         for name in self._names("controller-manager"):
             self._supervise(name, self._controller_manager(name))
         for number, name in enumerate(self._names("node"), 1):
@@ -255,14 +264,22 @@ class SimCluster:
             identity=name,
             tokens=self._tokens(),
             advertise_address=f"10.0.1.{number}",
+            service_account_private_key=simulation_key(),
         )
         return lambda host: open_apiserver(config, host)
+
+    def _scheduler(self, name: str) -> Callable[[SimHost], AbstractAsyncContextManager[Any]]:
+        config = SchedulerConfig(client=self._client_config(name), identity=name)
+        return lambda host: open_scheduler(config, host)
 
     def _controller_manager(
         self, name: str
     ) -> Callable[[SimHost], AbstractAsyncContextManager[Any]]:
         config = ControllerManagerConfig(
-            client=self._client_config(name), identity=name, timings=self.config.controllers
+            client=self._client_config(name),
+            identity=name,
+            timings=self.config.controllers,
+            root_ca=NO_AUTHORITY,
         )
         return lambda host: open_controller_manager(config, host)
 
@@ -319,7 +336,7 @@ async def _cluster_in(world: World, config: ClusterConfig | None) -> AsyncIterat
         yield cluster
 
 
-ROLES = ("raft", "apiserver", "controller-manager", "node")
+ROLES = ("raft", "apiserver", "scheduler", "controller-manager", "node")
 
 
 def run_cluster(

@@ -1,0 +1,220 @@
+"""One seed's story on a whole Kubernetes cluster: users at work while hosts and wires fail.
+
+Safety: what was acknowledged is there, what was refused is not, and a reflector that saw only
+events holds what a list tells. Liveness: when a majority of the store and one of each component
+are well again, everything converges.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import trio
+
+from k8slite.api.kinds import CONFIG_MAPS, DEPLOYMENTS
+from k8slite.api.meta import Obj
+from k8slite.api.status import ApiError
+from k8slite.client.client import Client
+from k8slite.client.errors import UnknownOutcome, Unreachable
+from k8slite.client.informer import Informer, open_informer
+from k8slite.testing import ClusterConfig, SimCluster, run_cluster
+from netsim.seeds import stream
+from netsim.swarm import Fault, carry_out, core_only, draw_plan
+from netsim.world import Outcome
+from tests.testing.scenarios import running_pods, web
+
+__all__ = ["Told", "plan_of", "play"]
+
+FAULTS_SECONDS = 40.0
+LIVENESS_SECONDS = 900.0
+"""Virtual. Long, because pods of a dead node are given up after more than five minutes."""
+USERS = 3
+REPLICAS = 3
+CONFIG = ClusterConfig(nodes=3)
+GONE = "gone"
+
+
+def _hosts() -> list[str]:
+    counts = {
+        "raft": CONFIG.raft_members,
+        "apiserver": CONFIG.apiservers,
+        "controller-manager": CONFIG.controller_managers,
+        "scheduler": CONFIG.schedulers,
+        "node": CONFIG.nodes,
+    }
+    return [f"{role}-{number + 1}" for role, count in counts.items() for number in range(count)]
+
+
+def plan_of(seed: int) -> list[Fault]:
+    """The faults of a seed."""
+    return draw_plan(stream(seed, "plan"), _hosts(), ["user"], FAULTS_SECONDS)
+
+
+def play(seed: int, *, without: Sequence[int] = (), keep_trace: bool = False) -> Outcome[Told]:
+    """Run the story of `seed`, leaving out the faults of the given numbers."""
+    plan = [fault for number, fault in enumerate(plan_of(seed)) if number not in without]
+
+    async def scenario(cluster: SimCluster) -> Told:
+        return await _story(cluster, plan)
+
+    return run_cluster(seed, scenario, CONFIG, keep_trace=keep_trace)
+
+
+@attrs.define
+class Told:
+    """What users know of the objects they made: by name, the states that each may be in.
+
+    A state is the value of its data, or GONE.
+    """
+
+    possible: dict[str, list[str]] = attrs.field(factory=dict)
+    answered: int = 0
+    unknown: int = 0
+    refused: int = 0
+
+    def states(self, name: str) -> list[str]:
+        return self.possible.get(name, [GONE])
+
+    def certain(self, prefix: str) -> list[str]:
+        """Objects that are there, and in one known state. An attempt of unknown outcome may take
+        effect much later, so whoever met one leaves that object alone."""
+        return [
+            name
+            for name, states in self.possible.items()
+            if name.startswith(prefix) and len(states) == 1 and states != [GONE]
+        ]
+
+
+@attrs.define
+class _User:
+    """Makes, changes and deletes config maps of its own, one request at a time."""
+
+    number: int
+    client: Client
+    rng: random.Random
+    told: Told
+    made: int = 0
+    stopped: bool = False
+
+    async def run(self) -> None:
+        while not self.stopped:
+            await trio.sleep(self.rng.random() * 2)
+            mine = self.told.certain(f"u{self.number}-")
+            action = self.rng.choice((self._create, self._update, self._delete))
+            await action(self.rng.choice(mine) if mine else "")
+
+    async def _attempt(self, name: str, state: str, request: Any) -> None:
+        """Send a write, with patience, and note what its answer says."""
+        told = self.told
+        before = told.states(name)
+        told.possible[name] = [*before, state]
+        with trio.move_on_after(self.rng.choice((1.0, 5.0, 30.0))):
+            try:
+                await request()
+            except ApiError as error:
+                if error.code == 404:
+                    raise AssertionError(f"{name} is gone; its user was told {before}") from error
+                if error.code < 500:
+                    told.possible[name] = before
+                    told.refused += 1
+            except UnknownOutcome:
+                pass
+            except Unreachable:
+                told.possible[name] = before
+                told.refused += 1
+            else:
+                told.possible[name] = [state]
+                told.answered += 1
+        told.unknown += len(told.possible[name]) > 1
+
+    async def _create(self, _: str) -> None:
+        self.made += 1
+        name, value = f"u{self.number}-{self.made}", f"created {self.made}"
+        obj = _config_map(name, value)
+        await self._attempt(name, value, lambda: self.client.create(CONFIG_MAPS, obj))
+
+    async def _update(self, name: str) -> None:
+        if not name:
+            return
+        self.made += 1
+        value = f"updated {self.made}"
+        patch = {"data": {"value": value}}
+        await self._attempt(
+            name, value, lambda: self.client.patch(CONFIG_MAPS, name, "default", patch)
+        )
+
+    async def _delete(self, name: str) -> None:
+        if name:
+            await self._attempt(
+                name, GONE, lambda: self.client.delete(CONFIG_MAPS, name, "default")
+            )
+
+
+def _config_map(name: str, value: str) -> Obj:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, "namespace": "default"},
+        "data": {"value": value},
+    }
+
+
+async def _story(cluster: SimCluster, plan: list[Fault]) -> Told:
+    world, client, told = cluster.world, cluster.client(), Told()
+    rng = world.rng("users")
+    users = [_User(n, client, rng, told) for n in range(1, USERS + 1)]
+    await client.create(DEPLOYMENTS, web(REPLICAS))
+    async with open_informer(client, CONFIG_MAPS, world.host("user"), "default") as informer:
+        async with trio.open_nursery() as nursery:
+            for user in users:
+                nursery.start_soon(user.run)
+            await carry_out(world, plan)
+            for host in _hosts():
+                world.resume(host)
+                await world.restart(host)
+            members = [name for name in _hosts() if name.startswith("raft-")]
+            async with core_only(world, world.rng("core"), members):
+                with trio.move_on_after(LIVENESS_SECONDS) as scope:
+                    await _converge(cluster, users, informer)
+            assert not scope.cancelled_caught, f"no convergence: {await _state(cluster)}"
+            nursery.cancel_scope.cancel()
+    return told
+
+
+async def _converge(cluster: SimCluster, users: list[_User], informer: Informer) -> None:
+    told = users[0].told
+    answered = told.answered
+    while told.answered < answered + USERS:
+        await trio.sleep(1)
+    for user in users:
+        user.stopped = True
+    await trio.sleep(60)
+
+    async def pods_run() -> bool:
+        return len(await running_pods(cluster)) == REPLICAS
+
+    await cluster.eventually(pods_run)
+    listed: dict[str, str] = {}
+
+    async def informed() -> bool:
+        listing = await cluster.client().list(CONFIG_MAPS, "default")
+        listed.clear()
+        listed.update({o["metadata"]["name"]: o["data"].get("value", "") for o in listing.items})
+        seen = {o["metadata"]["name"]: o["data"].get("value", "") for o in informer.list()}
+        return seen == listed
+
+    await cluster.eventually(informed)
+    for name, states in told.possible.items():
+        found = listed.get(name, GONE)
+        assert found in states, f"{name} is {found!r}; its user was told {states}"
+    strangers = [name for name in listed if name.startswith("u") and name not in told.possible]
+    assert not strangers, f"nobody made {strangers}"
+
+
+async def _state(cluster: SimCluster) -> str:
+    with trio.move_on_after(60):
+        return str(await running_pods(cluster))
+    return "no answer"
