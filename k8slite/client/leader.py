@@ -193,18 +193,26 @@ class _Elector:
                     await trio.sleep(self._config.retry_seconds)
 
     async def _try(self) -> bool:
-        """One round of get, decide and write; True if we hold the Lease now."""
+        """One round of reading, deciding and writing; True if we hold the Lease now."""
         with trio.move_on_after(self._config.renew_seconds / 2):
             try:
                 return await self._round()
             except REQUEST_ERRORS as error:
-                log.info("lease=%s error=%s", self._config.name, error)
+                level = logging.WARNING if self.state.leading else logging.INFO
+                log.log(level, "lease=%s error=%s", self._config.name, error)
         return False
 
     async def _round(self) -> bool:
         config, state = self._config, self.state
         now = trio.current_time()
-        lease: Obj | None
+        lease: Obj | None = state.seen
+        if state.leading and lease is not None:
+            # The usual renewal writes over what we wrote last; nothing need be read for that.
+            try:
+                await self._write(Decision.RENEW, lease, now)
+                return True
+            except ApiError as error:
+                log.info("lease=%s reading again error=%s", config.name, error)
         try:
             lease = await self._api.get(LEASES, config.name, config.namespace)
             state.observe(lease, now)
@@ -216,15 +224,19 @@ class _Elector:
         if decision is Decision.WAIT:
             state.leading = False
             return False
-        written = next_lease(config, decision, lease, format_micro_time(self._host.now()))
-        if decision is Decision.CREATE:
-            lease = await self._api.create(LEASES, written)
-        else:
-            lease = await self._api.update(LEASES, written)
-        state.observe(lease, now)
-        state.transitions = lease["spec"].get("leaseTransitions") or 0
-        state.leading = True
+        await self._write(decision, lease, now)
         return True
+
+    async def _write(self, decision: Decision, lease: Obj | None, now: float) -> None:
+        stamp = format_micro_time(self._host.now())
+        written = next_lease(self._config, decision, lease, stamp)
+        if decision is Decision.CREATE:
+            answer = await self._api.create(LEASES, written)
+        else:
+            answer = await self._api.update(LEASES, written)
+        self.state.observe(answer, now)
+        self.state.transitions = answer["spec"].get("leaseTransitions") or 0
+        self.state.leading = True
 
     async def release(self) -> None:
         """Give the Lease up if it is ours; failing to costs the next leader some waiting."""

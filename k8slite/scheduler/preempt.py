@@ -35,6 +35,8 @@ def preempt(
     """`resolvable`: names of the nodes where deletions could help; all others were rejected for
     good. The snapshot is changed in thought, and is as before on return."""
     total = len(snapshot.nodes)
+    if not total:
+        return Preemption("")
     if pod.pod["spec"].get("preemptionPolicy") == "Never":
         return Preemption("", (), _message(total, {NOT_HELPFUL: total}))
     best: tuple[tuple[int, ...], str, tuple[PodInfo, ...]] | None = None
