@@ -167,9 +167,9 @@ def _update_service(new: Obj, old: Obj) -> None:
                 spec.setdefault(field, copy(was[field]))
     if type_ != "ExternalName" and spec.get("clusterIP") and not spec.get("clusterIPs"):
         spec["clusterIPs"] = [spec["clusterIP"]]
-    if before == "ExternalName" and type_ != before:
-        if spec.get("externalName") == was.get("externalName"):
-            spec.pop("externalName", None)
+    kept_name = spec.get("externalName") == was.get("externalName")
+    if before == "ExternalName" and type_ != before and kept_name:
+        spec.pop("externalName", None)
     if type_ in _WITH_NODE_PORTS and before in _WITH_NODE_PORTS:
         given = {
             (p.get("protocol"), p.get("port")): p.get("nodePort") for p in was.get("ports") or ()

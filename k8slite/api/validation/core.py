@@ -532,11 +532,11 @@ def _limit_order(item: Obj, path: str, errors: Errors) -> None:
             ("default", default, "max", high, "default value {0} is greater than max value {1}"),
         )
         for field, smaller, _, larger, text in pairs:
-            if name in smaller and name in larger:
-                if quantity.parse(smaller[name]) > quantity.parse(larger[name]):
-                    detail = text.format(smaller[name], larger[name])
-                    at = f"{path}.{field}[{name}]"
-                    errors.append(invalid_value(at, smaller[name], detail))
+            both = name in smaller and name in larger
+            if both and quantity.parse(smaller[name]) > quantity.parse(larger[name]):
+                detail = text.format(smaller[name], larger[name])
+                at = f"{path}.{field}[{name}]"
+                errors.append(invalid_value(at, smaller[name], detail))
         if (
             name in low
             and name in request

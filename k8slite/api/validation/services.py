@@ -250,10 +250,10 @@ def validate_service_update(new: Obj, old: Obj) -> list[FieldError]:
         errors.append(invalid_value("spec.clusterIPs[0]", ips, "may not change once set"))
     if both_addressed and len(before) > 1 and len(ips) > 1 and ips[1] != before[1]:
         errors.append(invalid_value("spec.clusterIPs[1]", ips, "may not change once set"))
-    if spec.get("type") == was.get("type") == "LoadBalancer":
-        if spec.get("loadBalancerClass") != was.get("loadBalancerClass"):
-            value = spec.get("loadBalancerClass")
-            errors.append(invalid_value("spec.loadBalancerClass", value, "may not change once set"))
+    value = spec.get("loadBalancerClass")
+    balanced = spec.get("type") == was.get("type") == "LoadBalancer"
+    if balanced and value != was.get("loadBalancerClass"):
+        errors.append(invalid_value("spec.loadBalancerClass", value, "may not change once set"))
     return errors + validate_service(new)
 
 
