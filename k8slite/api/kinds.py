@@ -91,7 +91,7 @@ def read_data(name: str) -> bytes:
     """The bytes of a file under k8slite/api/data."""
     # importlib.resources would do the same, and cost every process 30 ms at its start
     folder = __file__.removesuffix("kinds.py")
-    loader: Any = __loader__
+    loader: Any = __spec__.loader
     data: bytes = loader.get_data(f"{folder}data/{name}")
     return data
 

@@ -1,7 +1,8 @@
-"""Plays recorded creations against the pure part of an apiserver: decode, default, prepare, validate.
+"""Plays recorded creations against the pure part of an apiserver: decode, default, prepare,
+validate.
 
-The recordings (`data/`) were taken from a stock kube-apiserver 1.36. What its admission plugins and its
-address allocator add is stood in for by a few lines here; the real ones live in the apiserver.
+The recordings (`data/`) were taken from a stock kube-apiserver 1.36. What its admission plugins and
+its address allocator add is stood in for by a few lines here; the real ones live in the apiserver.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ def load(name: str) -> Any:
 
 def kind_of(path: str) -> Kind:
     parts = path.partition("?")[0].strip("/").split("/")
-    group, version, rest = ("", parts[1], parts[2:]) if parts[0] == "api" else (*parts[1:3], parts[3:])
+    if parts[0] == "api":
+        parts.insert(1, "")
+    group, version, *rest = parts[1:]
     if rest[0] == "namespaces" and len(rest) > 2:
         rest = rest[2:]
     kind = kinds.by_path(group, version, rest[0])
@@ -106,7 +109,9 @@ def _allocate(spec: Obj) -> None:
         return
     spec.setdefault("clusterIP", "10.96.0.7")
     spec.setdefault("clusterIPs", [spec["clusterIP"]])
-    if spec["type"] in ("NodePort", "LoadBalancer") and spec.get("allocateLoadBalancerNodePorts", True):
+    if spec["type"] in ("NodePort", "LoadBalancer") and spec.get(
+        "allocateLoadBalancerNodePorts", True
+    ):
         for port in spec.get("ports") or ():
             port.setdefault("nodePort", 32000)
     free = spec["clusterIP"] == "None" and not spec.get("selector")

@@ -59,8 +59,6 @@ def test_one_changed_field_is_answered_as_recorded(kind: str) -> None:
     assert not wrong
 
 
-
-
 @pytest.mark.parametrize("exchange", CREATIONS, ids=lambda x: x["step"].replace(" ", "-"))
 def test_a_creation_is_answered_as_recorded(exchange: Any) -> None:
     status, answer = replay.create(exchange["path"], exchange["body"], exchange["contentType"])
