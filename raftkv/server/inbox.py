@@ -48,7 +48,7 @@ class Read(NamedTuple):
 
 
 class Inbox:
-    __slots__ = ("_room", "_wakeup", "calls", "messages", "proposals", "reads", "ticks")
+    __slots__ = ("_room", "_wakeup", "calls", "messages", "proposals", "reads", "ticks", "wanted")
 
     def __init__(self) -> None:
         self.proposals: list[Proposal] = []
@@ -56,11 +56,17 @@ class Inbox:
         self.messages: list[Any] = []
         self.calls: list[Any] = []  # functions without arguments, run on the actor
         self.ticks = 0
+        self.wanted = 0  # proposals, below which the actor need not be woken for them
         self._wakeup = Wakeup()
         self._room = trio.Event()
 
     def wake(self) -> None:
         self._wakeup.set()
+
+    def propose(self, proposals: list[Proposal]) -> None:
+        self.proposals += proposals
+        if len(self.proposals) >= self.wanted:
+            self._wakeup.set()
 
     def call(self, function: Any) -> None:
         """Run a small synchronous function on the actor; its producers are few (peers, timers)."""

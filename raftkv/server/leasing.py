@@ -81,8 +81,7 @@ class Leasing:
         return [self.machine.revision, self.lessor.remaining(lease_id, now), lease.ttl, keys]
 
     def _propose(self, reply_to: ReplyTo, request_id: int, command: list[Any]) -> None:
-        self.inbox.proposals.append(Proposal(reply_to, request_id, command))
-        self.inbox.wake()
+        self.inbox.propose([Proposal(reply_to, request_id, command)])
 
 
 @attrs.frozen(eq=False, slots=True)

@@ -40,6 +40,11 @@ class Pending:
     def proposals(self) -> int:
         return sum(len(batch.proposals) for batch in self._batches.values())
 
+    @property
+    def in_flight(self) -> bool:
+        """Whether entries of ours wait to be committed."""
+        return bool(self._batches)
+
     # --- writes ---------------------------------------------------------------------------------
 
     def add(self, index: int, batch: Batch) -> None:

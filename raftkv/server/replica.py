@@ -34,6 +34,7 @@ from raftkv.raft import errors as raft_errors
 from raftkv.raft.effects import Effects, Role
 from raftkv.raft.messages import NORMAL, Entry, InstallSnapshot, Message, SnapshotMeta
 from raftkv.raft.node import RaftNode
+from raftkv.server.batching import Batching
 from raftkv.server.inbox import Inbox, Proposal, Read
 from raftkv.server.leasing import Leasing
 from raftkv.server.pending import Batch, Pending, fail
@@ -71,6 +72,7 @@ class Replica:
         self.machine = machine
         self.inbox = Inbox()
         self.pending = Pending()
+        self._batching = Batching()
         self.watches = WatchStreams(machine)
         self.leasing = Leasing(machine, self.inbox, election_seconds)
         self.applied = node.status().applied
@@ -103,7 +105,18 @@ class Replica:
             if self._snapshots.due(self.applied):
                 await self._snapshots.take(node, self.applied, self.machine)
                 continue
+            await self._wait()
+
+    async def _wait(self) -> None:
+        """Until there's something to do; if proposals gather, at most until their deadline."""
+        inbox = self.inbox
+        if not inbox.proposals:
             await inbox.wait()
+            return
+        inbox.wanted = self._batching.wanted(self.pending.in_flight)
+        with trio.move_on_at(self._batching.deadline):
+            await inbox.wait()
+        inbox.wanted = 0
 
     def _gather(self) -> None:
         """Put everything that is in the inbox into the core."""
@@ -123,13 +136,20 @@ class Replica:
             self._ticked()
         if node.role is not self._role or node.leader != self._leader:
             self._leadership_changed()
-        if inbox.proposals:
+        if inbox.proposals and self._enough(len(inbox.proposals)):
             proposals, inbox.proposals = inbox.proposals, []
             self._propose(proposals)
+            self._batching.proposed(len(proposals))
         if inbox.reads:
             reads, inbox.reads = inbox.reads, []
             self._begin_reads(reads)
         inbox.emptied()
+
+    def _enough(self, waiting: int) -> bool:
+        """Whether to propose what waits; what can't be proposed is refused at once."""
+        if not self.is_leader:
+            return True
+        return self._batching.enough(waiting, self.pending.in_flight, trio.current_time())
 
     async def _carry_out(self, effects: Effects) -> None:
         """Obey one batch of effects. This order is Raft's safety; it's written only here.

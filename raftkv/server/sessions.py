@@ -228,8 +228,7 @@ class Sessions:
             except KvError as error:
                 session.fail(request_id, error)
         if proposals:
-            inbox.proposals += proposals
-            inbox.wake()
+            inbox.propose(proposals)
 
     def _hello(self, session: Session, request_id: int, message: list[Any]) -> None:
         if message[2:3] != [VERSION]:
