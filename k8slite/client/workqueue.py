@@ -21,6 +21,8 @@ __all__ = ["DelayedKeys", "DirtyQueue", "RateLimiter", "WorkQueue"]
 K = TypeVar("K", bound=Hashable)
 BACKOFF_SECONDS_MIN = 0.005
 BACKOFF_SECONDS_MAX = 30.0
+SPACED_KEYS_MAX = 1000
+"""Remembered times of keys handed out; at this number those that are over are forgotten."""
 DELAY_SECONDS_MIN = 0.001
 """What rounding leaves of a delay may be too little to move the clock at all."""
 
@@ -123,9 +125,17 @@ class RateLimiter(Generic[K]):
 
 
 class WorkQueue(Generic[K]):
-    """The queue of a controller: handlers add keys, workers get them, in one trio run."""
+    """The queue of a controller: handlers add keys, workers get them, in one trio run.
 
-    def __init__(self, limiter: RateLimiter[K] | None = None) -> None:
+    `spacing_seconds`: a key handed out is not handed out again sooner, so that a burst of events
+    about one object costs a few passes and not one each. The first event is never delayed.
+    """
+
+    def __init__(
+        self, limiter: RateLimiter[K] | None = None, *, spacing_seconds: float = 0.0
+    ) -> None:
+        self._spacing = spacing_seconds
+        self._free_at: dict[K, float] = {}
         self._queue: DirtyQueue[K] = DirtyQueue()
         self._delayed: DelayedKeys[K] = DelayedKeys()
         self._limiter = limiter or RateLimiter()
@@ -140,15 +150,20 @@ class WorkQueue(Generic[K]):
         return self._queue.idle
 
     def add(self, key: K) -> None:
-        if self._queue.add(key):
+        free_at = self._free_at.get(key, 0.0)
+        if free_at > trio.current_time():
+            self._add_at(key, free_at)
+        elif self._queue.add(key):
             self._waiting.unpark()
 
     def add_after(self, key: K, seconds: float) -> None:
         """Add the key once `seconds` have passed; 0 or less is now."""
         if seconds <= 0:
             self.add(key)
-            return
-        due = trio.current_time() + max(seconds, DELAY_SECONDS_MIN)
+        else:
+            self._add_at(key, trio.current_time() + max(seconds, DELAY_SECONDS_MIN))
+
+    def _add_at(self, key: K, due: float) -> None:
         earlier = due < self._delayed.next_due()
         self._delayed.add(key, due)
         if earlier:
@@ -174,9 +189,19 @@ class WorkQueue(Generic[K]):
             if len(self._queue):
                 if len(self._queue) > 1 or self._delayed.next_due() < float("inf"):
                     self._waiting.unpark()  # somebody else must watch over what is left
-                return self._queue.get()
+                key = self._queue.get()
+                self._note_handed_out(key)
+                return key
             with trio.CancelScope(deadline=self._delayed.next_due()):
                 await self._waiting.park()
+
+    def _note_handed_out(self, key: K) -> None:
+        if not self._spacing:
+            return
+        now = trio.current_time()
+        if len(self._free_at) >= SPACED_KEYS_MAX:
+            self._free_at = {k: at for k, at in self._free_at.items() if at > now}
+        self._free_at[key] = now + self._spacing
 
     def done(self, key: K) -> None:
         """The key is out of hand; if it was added meanwhile, somebody gets it again."""

@@ -33,7 +33,8 @@ class ControllerTimings:
     """How long a node must be gone before its pods are."""
     terminated_pods_max: int = 12_500
     namespace_retry: float = 1.0
-    pod_eviction_default: float = 300.0
+    coalesce: float = 0.05
+    """Events about one ReplicaSet or service within this time cost one pass."""
 
 
 @frozen

@@ -140,7 +140,7 @@ async def run_replicaset_controller(context: Context) -> None:
 
 class _Controller:
     def __init__(self, context: Context) -> None:
-        self.queue: WorkQueue[str] = WorkQueue()
+        self.queue: WorkQueue[str] = WorkQueue(spacing_seconds=context.timings.coalesce)
         self._api = context.api
         self._host = context.host
         self._recorder = context.recorder("replicaset-controller")

@@ -18,7 +18,7 @@ class ServiceLoop:
     def __init__(self, context: Context, written: Kind, service_label: str = "") -> None:
         """`written` is the kind of the results; a change of one enqueues its service, which is
         named by `service_label`, or has the same name."""
-        self.queue: WorkQueue[str] = WorkQueue()
+        self.queue: WorkQueue[str] = WorkQueue(spacing_seconds=context.timings.coalesce)
         self.services: Informer = context.informer(SERVICES, namespace=namespace_index)
         self.pods: Informer = context.informer(PODS, namespace=namespace_index)
         self.results: Informer = context.informer(written, namespace=namespace_index)

@@ -37,6 +37,7 @@ class FakeApi:
         self.lose_answers: Fault | None = None
         self.drop_events: Callable[[str, Kind, Obj], bool] | None = None
         self._uids = 0
+        self._names = 0
         self._changed = trio.Event()
         self._watches: list[trio.CancelScope] = []
 
@@ -125,7 +126,8 @@ class FakeApi:
         if namespace:
             metadata["namespace"] = namespace
         if not metadata.get("name"):
-            metadata["name"] = f"{metadata['generateName']}{self.version:05x}"
+            self._names += 1
+            metadata["name"] = f"{metadata['generateName']}{self._names:05x}"
         await self._enter("create", kind, key(obj))
         if key(obj) in self.objects.get(kind, {}):
             raise already_exists(kind, metadata["name"])

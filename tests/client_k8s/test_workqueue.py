@@ -98,3 +98,26 @@ async def test_waiting_workers_get_keys_as_they_come_due(
         await trio.sleep(10)
         nursery.cancel_scope.cancel()
     assert [(k, t - start) for k, t in got] == [("long", 0), ("sooner", 2), ("later", 5)]
+
+
+async def test_a_burst_of_events_costs_few_passes_and_the_first_none_of_the_wait(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    queue: WorkQueue[str] = WorkQueue(spacing_seconds=1.0)
+    times = []
+
+    async def work() -> None:
+        while True:
+            key = await queue.get()
+            times.append(trio.current_time())
+            queue.done(key)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work)
+        start = trio.current_time()
+        for _ in range(25):
+            queue.add("a")
+            await trio.sleep(0.1)
+        await trio.sleep(5)
+        nursery.cancel_scope.cancel()
+    assert [round(t - start, 3) for t in times] == [0, 1, 2, 3]
