@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import logging
 import shlex
-import subprocess
 from collections.abc import Sequence
 from typing import Final
 
-import trio
-
+from k8slite.proxy.command import run_command
 from k8slite.proxy.rules import JUMPS, ChainBuilder, Chains, changes
 from k8slite.proxy.table import Table
-from k8slite.proxy.writer import WriteFailed
 
 __all__ = ["IptablesWriter"]
 
@@ -43,6 +40,8 @@ class IptablesWriter:
             written, present = await self._read()
             jumps = _jumps([jump for jump in JUMPS if jump not in present])
         text = changes(written, wanted)
+        if text or jumps:
+            self._written = None  # what is there is not known while, and if, this fails
         if text:
             await self._restore(text)
         if jumps:
@@ -74,7 +73,7 @@ class IptablesWriter:
         chains: Chains = {}
         present: list[tuple[str, str, str]] = []
         for table in ("filter", "nat"):
-            text = await self._run(["iptables-save", "-t", table], "")
+            text = await run_command([*self._command, "iptables-save", "-t", table], "")
             for line in text.splitlines():
                 words = shlex.split(line) if line.startswith((":", "-A")) else []
                 if not words:
@@ -93,23 +92,7 @@ class IptablesWriter:
 
     async def _restore(self, text: str) -> None:
         command = ["iptables-restore", "--noflush", "-w", str(LOCK_SECONDS)]
-        await self._run(command, text)
-
-    async def _run(self, command: list[str], text: str) -> str:
-        try:
-            done = await trio.run_process(
-                [*self._command, *command],
-                stdin=text.encode(),
-                capture_stdout=True,
-                capture_stderr=True,
-                check=False,
-            )
-        except (OSError, subprocess.SubprocessError) as error:
-            raise WriteFailed(f"{command[0]} can't be run: {error}") from error
-        if done.returncode:
-            errors = done.stderr.decode(errors="replace").strip()
-            raise WriteFailed(f"{command[0]} failed with {done.returncode}: {errors}")
-        return done.stdout.decode(errors="replace")
+        await run_command([*self._command, *command], text)
 
 
 def _jumps(missing: Sequence[tuple[str, str, str]]) -> str:

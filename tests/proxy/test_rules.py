@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from k8slite.proxy import nft_rules
 from k8slite.proxy.rules import ChainBuilder, Chains, build_chains, changes
 from k8slite.proxy.table import Table, TableBuilder, build_table
 from tests.proxy.objects import endpoint, endpoint_slice, service
@@ -187,3 +188,28 @@ def test_changes_lead_from_any_world_to_any_other(worlds: list[Any]) -> None:
         carry_out(state, changes(written, wanted))
         written = wanted
         assert {key: tuple(rules) for key, rules in state.items()} == wanted
+
+
+def test_nftables_writes_only_what_changed() -> None:
+    services = [service(f"s{i}", f"10.96.1.{i}") for i in range(100)]
+    slices = [endpoint_slice(endpoint(f"10.244.1.{i}"), name=f"s{i}") for i in range(100)]
+    builder, tables = nft_rules.RulesetBuilder(PODS), TableBuilder("node-1")
+    before = builder.build(tables.build(services, slices))
+    assert nft_rules.changes(before, before) == ""
+    assert nft_rules.changes(None, before).startswith(nft_rules.STATIC)
+    slices[7] = endpoint_slice(endpoint("10.244.2.2"), name="s7")
+    table = tables.build(services, slices)
+    after = builder.build(table)
+    assert after == nft_rules.build_ruleset(table, PODS)
+    verbs = [" ".join(line.split()[:2]) for line in nft_rules.changes(before, after).splitlines()]
+    assert verbs == [
+        "add chain",
+        "add chain",
+        "flush chain",
+        "flush chain",
+        *["add rule"] * 4,
+        "delete chain",
+    ]
+    lost = nft_rules.changes(after, builder.build(tables.build(services, slices[:-1])))
+    assert "delete element ip k8slite-proxy service-ips { 10.96.1.99 . tcp . 80 }" in lost
+    assert "no-endpoint-services { 10.96.1.99 . tcp . 80 : goto reject-chain }" in lost

@@ -1,20 +1,27 @@
-"""Real rules in real namespaces, with real connections."""
+"""Real rules in real namespaces, with real connections; the same for all that write rules."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import random
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 
 from k8slite.network.namespaces import command_inside
 from k8slite.proxy.iptables import IptablesWriter
+from k8slite.proxy.nftables import NftablesWriter
 from k8slite.proxy.table import build_table
 from k8slite.proxy.writer import WriteFailed
 from tests.network.lab import Lab, open_lab
 from tests.proxy.objects import endpoint, endpoint_slice, service
 
-pytestmark = [pytest.mark.root, pytest.mark.tool("iptables-restore")]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.tool("iptables-restore"),
+    pytest.mark.tool("nft"),
+]
+Kind = Callable[..., Any]
 PODS = "10.244.0.0/16"
 WEB = "10.96.0.10"
 NODE_PORT = [{"name": "http", "port": 80, "nodePort": 30080}]
@@ -30,17 +37,31 @@ def lab() -> Iterator[Lab]:
         yield lab
 
 
+KINDS: dict[str, Kind] = {"iptables": IptablesWriter, "nftables": NftablesWriter}
+
+
+def make_writers(lab: Lab, kind: Kind) -> list[Any]:
+    return [kind(PODS, command=command_inside(node.netns, [])) for node in lab.nodes]
+
+
+@pytest.fixture(params=sorted(KINDS))
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return KINDS[request.param]
+
+
 @pytest.fixture
-async def writers(lab: Lab) -> AsyncIterator[list[IptablesWriter]]:
-    writers = [IptablesWriter(PODS, command=command_inside(node.netns, [])) for node in lab.nodes]
+async def writers(lab: Lab, kind: Kind) -> AsyncIterator[list[Any]]:
+    writers = make_writers(lab, kind)
     yield writers
     for writer in writers:
         await writer.cleanup()
+        await writer.cleanup()
     for node in lab.nodes:
         assert "KUBE-" not in lab.run(node.netns, ["iptables-save"]).stdout
+        assert "k8slite-proxy" not in lab.run(node.netns, ["nft", "list", "tables"]).stdout
 
 
-async def sync(writers: list[IptablesWriter], services: list[Any], slices: list[Any]) -> None:
+async def sync(writers: list[Any], services: list[Any], slices: list[Any]) -> None:
     for number, writer in enumerate(writers, 1):
         assert await writer.sync(build_table(services, slices, f"node-{number}")) == []
 
@@ -49,7 +70,7 @@ def netns(name: str) -> str:
     return f"/run/netns/k8slite.proxytest.{name}"
 
 
-async def test_cluster_ip_from_pods_and_nodes(lab: Lab, writers: list[IptablesWriter]) -> None:
+async def test_cluster_ip_from_pods_and_nodes(lab: Lab, writers: list[Any]) -> None:
     await sync(writers, [service()], BOTH)
     for client in ("pod-client-1", "pod-client-2", "node-1", "node-2"):
         answers = lab.ask_often(netns(client), WEB, 80, 24)
@@ -57,7 +78,7 @@ async def test_cluster_ip_from_pods_and_nodes(lab: Lab, writers: list[IptablesWr
     assert lab.ask(netns("pod-client-1"), WEB, 80).split()[1] == "10.244.1.9"
 
 
-async def test_node_port_on_every_node(lab: Lab, writers: list[IptablesWriter]) -> None:
+async def test_node_port_on_every_node(lab: Lab, writers: list[Any]) -> None:
     await sync(writers, [service(type="NodePort", ports=NODE_PORT)], BOTH)
     for node in lab.nodes:
         answers = lab.ask_often(netns("node-1"), node.address, 30080, 24)
@@ -69,14 +90,12 @@ async def test_node_port_on_every_node(lab: Lab, writers: list[IptablesWriter]) 
         assert {answer.split()[0] for answer in answers} == {name}
 
 
-async def test_a_pod_reaches_itself_through_its_service(
-    lab: Lab, writers: list[IptablesWriter]
-) -> None:
+async def test_a_pod_reaches_itself_through_its_service(lab: Lab, writers: list[Any]) -> None:
     await sync(writers, [service()], [endpoint_slice(endpoint("10.244.1.2"))])
     assert lab.ask(netns("pod-one"), WEB, 80).startswith("one ")
 
 
-async def test_no_endpoints_refuses_at_once(lab: Lab, writers: list[IptablesWriter]) -> None:
+async def test_no_endpoints_refuses_at_once(lab: Lab, writers: list[Any]) -> None:
     await sync(writers, [service()], [])
     assert lab.ask(netns("pod-client-1"), WEB, 80) == "error 111"
     await sync(writers, [service()], BOTH)
@@ -84,14 +103,12 @@ async def test_no_endpoints_refuses_at_once(lab: Lab, writers: list[IptablesWrit
     await sync(writers, [], [])
 
 
-async def test_affinity(lab: Lab, writers: list[IptablesWriter]) -> None:
+async def test_affinity(lab: Lab, writers: list[Any]) -> None:
     await sync(writers, [service(sessionAffinity="ClientIP")], BOTH)
     assert len(set(lab.ask_often(netns("pod-client-1"), WEB, 80, 10))) == 1
 
 
-async def test_the_host_is_reached_through_a_service(
-    lab: Lab, writers: list[IptablesWriter]
-) -> None:
+async def test_the_host_is_reached_through_a_service(lab: Lab, writers: list[Any]) -> None:
     """As pods reach the apiserver by the service `kubernetes`."""
     import socket
 
@@ -115,24 +132,62 @@ async def test_the_host_is_reached_through_a_service(
 
 
 async def test_a_second_life_takes_over_and_cleans_up(
-    lab: Lab, writers: list[IptablesWriter]
+    lab: Lab, kind: Kind, writers: list[Any]
 ) -> None:
     await sync(writers, [service(), service("old", "10.96.0.11")], BOTH)
-    heirs = [IptablesWriter(PODS, command=command_inside(n.netns, [])) for n in lab.nodes]
+    heirs = make_writers(lab, kind)
     await sync(heirs, [service()], [endpoint_slice(endpoint("10.244.2.2", "node-2"))])
     assert lab.ask(netns("pod-client-1"), WEB, 80).split()[0] == "two"
+    assert lab.ask(netns("pod-client-1"), "10.96.0.11", 80).startswith("error")
     saved = lab.run(netns("node-1"), ["iptables-save"]).stdout
-    assert "default/old" not in saved
-    assert saved.count("-j KUBE-POSTROUTING") == 1
-    assert saved.count("-A OUTPUT") == 2
     assert "K8SLITE-EGRESS" in saved
+    if kind is IptablesWriter:
+        assert "default/old" not in saved
+        assert saved.count("-j KUBE-POSTROUTING") == 1
+        assert saved.count("-A OUTPUT") == 2
 
 
-async def test_failure_says_why(writers: list[IptablesWriter]) -> None:
-    broken = IptablesWriter(PODS, command=["/nowhere/nsenter"])
+async def test_from_any_table_to_any_other(lab: Lab, writers: list[Any]) -> None:
+    """Policies, affinity, ports and endpoints come and go; the tools take every step."""
+    rng = random.Random(4)
+    for _ in range(25):
+        services, slices = [], []
+        for number in range(rng.randrange(4)):
+            ports = [{"name": "http", "port": 80}]
+            if rng.random() < 0.5:
+                ports[0]["nodePort"] = 30080 + number
+            more: dict[str, Any] = {"externalIPs": ["192.0.2.1"]} if rng.random() < 0.3 else {}
+            if rng.random() < 0.5:
+                seconds = {"clientIP": {"timeoutSeconds": rng.choice((60, 90))}}
+                more |= {"sessionAffinity": "ClientIP", "sessionAffinityConfig": seconds}
+            services.append(
+                service(
+                    f"s{number}",
+                    f"10.96.0.{20 + number}",
+                    ports,
+                    internalTrafficPolicy=rng.choice(("Cluster", "Local")),
+                    externalTrafficPolicy=rng.choice(("Cluster", "Local")),
+                    **more,
+                )
+            )
+            ends = [
+                endpoint(f"10.244.{node}.{last}", f"node-{node}")
+                for node in (1, 2)
+                for last in (2, 3)
+                if rng.random() < 0.5
+            ]
+            slices.append(endpoint_slice(*ends, name=f"s{number}"))
+        await sync(writers, services, slices)
+    await sync(writers, [service()], BOTH)
+    answers = lab.ask_often(netns("pod-client-1"), WEB, 80, 24)
+    assert {answer.split()[0] for answer in answers} == {"one", "two"}
+
+
+async def test_failure_says_why(kind: Kind, writers: list[Any]) -> None:
+    broken = kind(PODS, command=["/nowhere/nsenter"])
     with pytest.raises(WriteFailed, match="can't be run"):
         await broken.sync({})
-    odd = IptablesWriter("not a network", command=writers[0]._command)
+    odd = kind("not a network", command=writers[0]._command)
     table = build_table([service()], BOTH, "node-1")
-    with pytest.raises(WriteFailed, match="iptables-restore failed"):
+    with pytest.raises(WriteFailed, match="failed with"):
         await odd.sync(table)
