@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import trio
 
 from k8slite.api.kinds import LEASES, NODES, PODS
@@ -59,7 +61,7 @@ async def test_a_pod_runs(autojump_clock) -> None:
             "PodScheduled": "True",
         }
         (shown,) = status["containerStatuses"]
-        assert shown["ready"] and shown["started"] and shown["restartCount"] == 0
+        assert (shown["ready"], shown["started"], shown["restartCount"]) == (True, True, 0)
         assert shown["containerID"].startswith("fake://")
         reasons = [reason for reason, _ in node.api.events()]
         assert reasons == ["Pulled", "Created", "Started"]
@@ -96,7 +98,7 @@ async def test_crash_loop_backs_off_and_starts_anew_after_a_good_run(autojump_cl
                 400,
             )
             starts.append(trio.current_time() - began)
-        gaps = [round(b - a) for a, b in zip(starts, starts[1:], strict=False)]
+        gaps = [round(b - a) for a, b in itertools.pairwise(starts)]
         assert gaps == [21, 41, 81, 161, 301, 301]
         assert "BackOff" in [reason for reason, _ in node.api.events()]
 
@@ -294,7 +296,7 @@ async def test_a_missing_config_map_is_waited_for(autojump_clock) -> None:
 async def test_an_active_deadline_fails_the_pod(autojump_clock) -> None:
     async with open_fake_node() as (node, _):
         node.api.add(PODS, pod(activeDeadlineSeconds=30))
-        await node.until(lambda: node.status()["phase"] == "Failed")
+        await node.until(lambda: node.status()["phase"] == "Failed", 40)
         assert node.status()["reason"] == "DeadlineExceeded"
         assert 29 <= trio.current_time() <= 33
 

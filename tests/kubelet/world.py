@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -131,12 +132,14 @@ class Node:
         conditions = self.status(key).get("conditions") or ()
         return next((c["status"] for c in conditions if c["type"] == kind), "")
 
-    async def until(self, check: Callable[[], bool], seconds: float = 60.0) -> None:
+    async def until(self, check: Callable[[], bool], seconds: float = 25.0) -> None:
         """Wait, in virtual or real time, until it is so."""
         with trio.move_on_after(seconds):
-            while not check():
+            while True:
+                with contextlib.suppress(KeyError, IndexError):  # not there yet
+                    if check():
+                        return
                 await trio.sleep(0.02)
-            return
         raise AssertionError(f"not within {seconds} s: {self.status()}")
 
 
