@@ -243,17 +243,22 @@ def run(
     main: Callable[..., Awaitable[T]],
     *args: Any,
     links: LinkSettings = DEFAULT_LINKS,
-    keep_trace: bool = False,
+    trace_to: list[str] | None = None,
 ) -> Outcome[T]:
     """Run `main(world, *args)` in a new world; its result and the hash of its trace.
 
-    What `main` raises carries the seed, the virtual time and the last lines of the trace as notes.
+    `trace_to` gets every line of the trace, whatever happens. What `main` raises carries the seed,
+    the virtual time and the last lines of the trace as notes.
     """
 
     async def body() -> Outcome[T]:
-        async with open_world(seed, links, keep_trace=keep_trace) as world:
-            result = await main(world, *args)
-            return Outcome(result, world.trace_hash)
+        async with open_world(seed, links, keep_trace=trace_to is not None) as world:
+            try:
+                result = await main(world, *args)
+                return Outcome(result, world.trace_hash)
+            finally:
+                if trace_to is not None:
+                    trace_to.extend(world.trace.lines)
         raise AssertionError("a world swallows nothing")
 
     return deterministic_run(seed, body)

@@ -344,12 +344,12 @@ def run_cluster(
     scenario: Callable[[SimCluster], Awaitable[T]],
     config: ClusterConfig | None = None,
     *,
-    keep_trace: bool = False,
+    trace_to: list[str] | None = None,
 ) -> Outcome[T]:
     """Run a scenario on a fresh cluster; its result, and the hash that tells two runs apart.
 
-    Everything is decided by the seed. What the scenario raises carries the seed, the virtual
-    time and the last lines of the trace as notes.
+    Everything is decided by the seed. `trace_to` gets every line of the trace. What the scenario
+    raises carries the seed, the virtual time and the last lines of the trace as notes.
     """
 
     async def main(world: World) -> T:
@@ -357,4 +357,4 @@ def run_cluster(
             return await scenario(cluster)
         raise AssertionError("a cluster swallows nothing")
 
-    return run(seed, main, keep_trace=keep_trace)
+    return run(seed, main, trace_to=trace_to)

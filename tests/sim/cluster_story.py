@@ -7,6 +7,7 @@ are well again, everything converges.
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -14,11 +15,11 @@ from typing import Any
 import attrs
 import trio
 
-from k8slite.api.kinds import CONFIG_MAPS, DEPLOYMENTS
+from k8slite.api.kinds import CONFIG_MAPS, DEPLOYMENTS, PODS
 from k8slite.api.meta import Obj
 from k8slite.api.status import ApiError
 from k8slite.client.client import Client
-from k8slite.client.errors import UnknownOutcome, Unreachable
+from k8slite.client.errors import REQUEST_ERRORS, UnknownOutcome, Unreachable
 from k8slite.client.informer import Informer, open_informer
 from k8slite.testing import ClusterConfig, SimCluster, run_cluster
 from netsim.seeds import stream
@@ -35,6 +36,8 @@ USERS = 3
 REPLICAS = 3
 CONFIG = ClusterConfig(nodes=3)
 GONE = "gone"
+IMAGES = ("web:1", "web:2", "web:3")
+OVERLAP_SECONDS_MAX = 5.0
 
 
 def _hosts() -> list[str]:
@@ -53,14 +56,16 @@ def plan_of(seed: int) -> list[Fault]:
     return draw_plan(stream(seed, "plan"), _hosts(), ["user"], FAULTS_SECONDS)
 
 
-def play(seed: int, *, without: Sequence[int] = (), keep_trace: bool = False) -> Outcome[Told]:
+def play(
+    seed: int, *, without: Sequence[int] = (), trace_to: list[str] | None = None
+) -> Outcome[Told]:
     """Run the story of `seed`, leaving out the faults of the given numbers."""
     plan = [fault for number, fault in enumerate(plan_of(seed)) if number not in without]
 
     async def scenario(cluster: SimCluster) -> Told:
         return await _story(cluster, plan)
 
-    return run_cluster(seed, scenario, CONFIG, keep_trace=keep_trace)
+    return run_cluster(seed, scenario, CONFIG, trace_to=trace_to)
 
 
 @attrs.define
@@ -75,6 +80,9 @@ class Told:
     unknown: int = 0
     refused: int = 0
 
+    def summary(self) -> str:
+        return f"answered {self.answered}, unknown {self.unknown}, refused {self.refused}"
+
     def states(self, name: str) -> list[str]:
         return self.possible.get(name, [GONE])
 
@@ -86,6 +94,65 @@ class Told:
             for name, states in self.possible.items()
             if name.startswith(prefix) and len(states) == 1 and states != [GONE]
         ]
+
+
+@attrs.define
+class _Operator:
+    """Scales and changes the deployment while everything fails."""
+
+    client: Client
+    rng: random.Random
+    stopped: bool = False
+
+    async def run(self) -> None:
+        while not self.stopped:
+            await trio.sleep(self.rng.random() * 20)
+            template = {"spec": {"containers": [{"name": "web", "image": self.rng.choice(IMAGES)}]}}
+            spec = self.rng.choice(({"replicas": self.rng.randrange(1, 6)}, {"template": template}))
+            with trio.move_on_after(10):
+                with contextlib.suppress(*REQUEST_ERRORS):
+                    await self.client.patch(
+                        DEPLOYMENTS, "web", "default", {"spec": spec}, type="strategic"
+                    )
+
+
+@attrs.define
+class _Monitor:
+    """Watches what must hold at every moment."""
+
+    cluster: SimCluster
+    together: dict[str, float] = attrs.field(factory=dict)
+    bound: dict[str, str] = attrs.field(factory=dict)
+
+    async def run(self) -> None:
+        while True:
+            await trio.sleep(0.5)
+            for role in ("scheduler", "controller-manager"):
+                self._one_leader(role)
+
+    def _one_leader(self, role: str) -> None:
+        """Two may believe to lead for a moment after one of them was stopped; not for long."""
+        world = self.cluster.world
+        leaders = [
+            name
+            for name, component in self.cluster.running.items()
+            if name.startswith(f"{role}-")
+            and world.hosts[name].alive
+            and not world.hosts[name].paused
+            and component.leading
+        ]
+        if len(leaders) < 2:
+            self.together.pop(role, None)
+            return
+        since = self.together.setdefault(role, self.cluster.now())
+        assert self.cluster.now() - since < OVERLAP_SECONDS_MAX, f"{leaders} lead together"
+
+    def on_pod(self, old: Obj | None, new: Obj | None) -> None:
+        """A pod is bound once."""
+        if new is not None and new["spec"].get("nodeName"):
+            uid, node = new["metadata"]["uid"], new["spec"]["nodeName"]
+            before = self.bound.setdefault(uid, node)
+            assert before == node, f"pod {uid} was bound to {before}, then to {node}"
 
 
 @attrs.define
@@ -165,18 +232,27 @@ def _config_map(name: str, value: str) -> Obj:
 async def _story(cluster: SimCluster, plan: list[Fault]) -> Told:
     world, client, told = cluster.world, cluster.client(), Told()
     rng = world.rng("users")
+    monitor, operator = _Monitor(cluster), _Operator(client, world.rng("operator"))
     users = [_User(n, client, rng, told) for n in range(1, USERS + 1)]
     await client.create(DEPLOYMENTS, web(REPLICAS))
-    async with open_informer(client, CONFIG_MAPS, world.host("user"), "default") as informer:
+    host = world.host("user")
+    async with (
+        open_informer(client, CONFIG_MAPS, host, "default") as informer,
+        open_informer(client, PODS, host, "default") as pods,
+    ):
+        pods.add_handler(monitor.on_pod)
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(monitor.run)
+            nursery.start_soon(operator.run)
             for user in users:
                 nursery.start_soon(user.run)
             await carry_out(world, plan)
-            for host in _hosts():
-                world.resume(host)
-                await world.restart(host)
+            for name in _hosts():
+                world.resume(name)
+                await world.restart(name)
             members = [name for name in _hosts() if name.startswith("raft-")]
             async with core_only(world, world.rng("core"), members):
+                operator.stopped = True
                 with trio.move_on_after(LIVENESS_SECONDS) as scope:
                     await _converge(cluster, users, informer)
             assert not scope.cancelled_caught, f"no convergence: {await _state(cluster)}"
@@ -193,10 +269,16 @@ async def _converge(cluster: SimCluster, users: list[_User], informer: Informer)
         user.stopped = True
     await trio.sleep(60)
 
-    async def pods_run() -> bool:
-        return len(await running_pods(cluster)) == REPLICAS
+    async def rolled_out() -> bool:
+        """As many pods as wanted, all of the newest template, and no others."""
+        deployment = await cluster.client().get(DEPLOYMENTS, "web", "default")
+        image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
+        pods = (await cluster.client().list(PODS, "default")).items
+        images = {pod["spec"]["containers"][0]["image"] for pod in pods}
+        wanted = deployment["spec"]["replicas"]
+        return len(await running_pods(cluster)) == len(pods) == wanted and images == {image}
 
-    await cluster.eventually(pods_run)
+    await cluster.eventually(rolled_out)
     listed: dict[str, str] = {}
 
     async def informed() -> bool:

@@ -48,6 +48,9 @@ class Report:
     history: History
     virtual_seconds: float
 
+    def summary(self) -> str:
+        return str(dict(self.reached))
+
 
 def _members_of(seed: int) -> int:
     return stream(seed, "size").choice((1, 3, 3, 3, 3, 3, 5))
@@ -60,14 +63,16 @@ def plan_of(seed: int) -> list[Fault]:
     return draw_plan(stream(seed, "plan"), names, clients, FAULTS_SECONDS)
 
 
-def play(seed: int, *, without: Sequence[int] = (), keep_trace: bool = False) -> Outcome[Report]:
+def play(
+    seed: int, *, without: Sequence[int] = (), trace_to: list[str] | None = None
+) -> Outcome[Report]:
     """Run the story of `seed`, leaving out the faults of the given numbers."""
     plan = [fault for number, fault in enumerate(plan_of(seed)) if number not in without]
     rng = stream(seed, "wires")
     links = LinkSettings(latency=rng.uniform(0.0002, 0.02), jitter=rng.uniform(0, 0.02))
     story = _Story(plan)
     with observed(story.agreement, story.reached):
-        return run(seed, story.tell, links=links, keep_trace=keep_trace)
+        return run(seed, story.tell, links=links, trace_to=trace_to)
 
 
 @attrs.define
