@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from k8slite.api.kinds import Kind
-from k8slite.apiserver.http.message import Request
+from k8slite.apiserver.http.message import Peer, Request
 from k8slite.apiserver.requestinfo import RequestInfo
 
 if TYPE_CHECKING:
     from k8slite.apiserver.core import Core
 
-__all__ = ["ANONYMOUS", "Call", "User"]
+__all__ = ["ANONYMOUS", "Call", "User", "internal_call"]
 
 
 class User(NamedTuple):
@@ -65,3 +65,13 @@ class Call:
             (b"Warning", b'299 - "%b"' % text.replace("\\", "\\\\").replace('"', '\\"').encode())
             for text in self.warnings
         )
+
+
+SERVER = User("system:apiserver", "", ("system:masters",))
+
+
+def internal_call(core: Core, kind: Kind, verb: str, namespace: str, name: str) -> Call:
+    """A call of the server's own, for what no client asked in so many words."""
+    request = Request("GET", "", "", {}, b"", Peer(None, None))
+    info = RequestInfo("", verb, kind.group, kind.version, namespace, kind.plural, name)
+    return Call(core, request, info, SERVER, kind)

@@ -8,6 +8,7 @@ from k8slite.apiserver.auth.authenticate import Authenticator
 from k8slite.apiserver.auth.authorize import Authorizer
 from k8slite.apiserver.auth.jwt import Signer
 from k8slite.apiserver.config import ApiserverConfig
+from k8slite.apiserver.kind_table import KindTable
 from k8slite.apiserver.metrics import Metrics
 from k8slite.apiserver.mirror import Mirror
 from k8slite.apiserver.store.base import Store
@@ -24,6 +25,7 @@ class Core:
     host: Host
     store: Store
     mirror: Mirror
+    kinds: KindTable
     authenticator: Authenticator
     authorizer: Authorizer
     signer: Signer | None

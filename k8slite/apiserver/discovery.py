@@ -1,43 +1,47 @@
-"""Discovery and OpenAPI as bytes, made once: what is served hardly ever changes."""
+"""Discovery and OpenAPI as bytes, made again only when the table of kinds has changed."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import orjson
 
 from k8slite.api import discovery, openapi
-from k8slite.api.kinds import KINDS
 from k8slite.api.meta import Obj
 from k8slite.apiserver.core import Core
 from k8slite.apiserver.http.message import Request, Response
 
 __all__ = ["serve_api", "serve_apis", "serve_openapi"]
 
-_JSON = b"application/json"
-_bytes: dict[tuple[str, ...], bytes] = {}
+
+def _remember(core: Core, key: tuple[str, ...], make: Callable[[], Obj | None]) -> Response | None:
+    """The answer made once for each state of the table of kinds."""
+    memo = core.kinds.memo
+    if key not in memo:
+        answer = make()
+        if answer is None:
+            return None
+        memo[key] = orjson.dumps(answer)
+    return Response(200, memo[key])
 
 
-def _remember(key: tuple[str, ...], make: Obj) -> Response:
-    found = _bytes.get(key)
-    if found is None:
-        found = _bytes[key] = orjson.dumps(make)
-    return Response(200, found)
-
-
-def _aggregated(request: Request, *, core: bool) -> Response | None:
+def _aggregated(core: Core, request: Request, *, of_core: bool) -> Response | None:
     """The aggregated answer, if the client asks for it before any other."""
-    accept = request.header(b"accept")
-    for clause in accept.split(","):
+    for clause in request.header(b"accept").split(","):
         compact = clause.replace(" ", "")
         for version, media in (
             ("v2", discovery.AGGREGATED_V2),
             ("v2beta1", discovery.AGGREGATED_V2BETA1),
         ):
             if compact == media:
-                key = ("aggregated", version, str(core))
-                if key not in _bytes:
-                    answer = discovery.aggregated(KINDS, core=core, version=version)
-                    _bytes[key] = orjson.dumps(answer)
-                return Response(200, _bytes[key], media.encode())
+                make = partial(
+                    discovery.aggregated, core.kinds.all(), core=of_core, version=version
+                )
+                answer = _remember(core, ("aggregated", version, str(of_core)), make)
+                assert answer is not None
+                answer.content_type = media.encode()
+                return answer
         if compact in ("application/json", "*/*"):
             return None
     return None
@@ -47,34 +51,31 @@ def serve_api(core: Core, request: Request) -> Response | None:
     """/api and /api/VERSION; None for what is not there."""
     parts = request.path.strip("/").split("/")
     if len(parts) == 1:
-        found = _aggregated(request, core=True)
+        found = _aggregated(core, request, of_core=True)
         if found is not None:
             return found
         host = core.config.advertise_address or core.addresses[0].host
         port = core.config.advertise_port or core.addresses[0].port
         return Response(200, orjson.dumps(discovery.api_versions(f"{host}:{port}")))
-    if len(parts) == 2:
-        return _resources("", parts[1])
-    return None
+    return _resources(core, "", parts[1]) if len(parts) == 2 else None
 
 
 def serve_apis(core: Core, request: Request) -> Response | None:
     """/apis, /apis/GROUP and /apis/GROUP/VERSION; None for what is not there."""
     parts = request.path.strip("/").split("/")
+    kinds = core.kinds.all()
     if len(parts) == 1:
-        found = _aggregated(request, core=False)
-        return found or _remember(("groups",), discovery.api_group_list(KINDS))
+        found = _aggregated(core, request, of_core=False)
+        return found or _remember(core, ("groups",), partial(discovery.api_group_list, kinds))
     if len(parts) == 2:
-        group = discovery.api_group(KINDS, parts[1])
-        return None if group is None else _remember(("group", parts[1]), group)
-    if len(parts) == 3:
-        return _resources(parts[1], parts[2])
-    return None
+        make = partial(discovery.api_group, kinds, parts[1])
+        return _remember(core, ("group", parts[1]), make)
+    return _resources(core, parts[1], parts[2]) if len(parts) == 3 else None
 
 
-def _resources(group: str, version: str) -> Response | None:
-    found = discovery.api_resource_list(KINDS, group, version)
-    return None if found is None else _remember(("resources", group, version), found)
+def _resources(core: Core, group: str, version: str) -> Response | None:
+    make = partial(discovery.api_resource_list, core.kinds.all(), group, version)
+    return _remember(core, ("resources", group, version), make)
 
 
 def serve_openapi(core: Core, request: Request) -> Response | None:
@@ -84,18 +85,37 @@ def serve_openapi(core: Core, request: Request) -> Response | None:
     """
     path = request.path.strip("/").removeprefix("openapi/v3").strip("/")
     if not path:
-        found = _bytes.get(("openapi",))
-        if found is None:
-            found = orjson.dumps(openapi.index(openapi.built_in_documents()))
-            _bytes["openapi",] = found
-        return Response(200, found)
+        return _remember(core, ("openapi",), lambda: openapi.index(_documents(core)))
     parts = path.split("/")
     group, version = ("", parts[-1]) if parts[0] == "api" else ("/".join(parts[1:-1]), parts[-1])
-    try:
-        document = openapi.built_in_document(group, version)
-    except KeyError:
+    document = _document(core, group, version)
+    if document is None:
         return None
     etag = b'"%b"' % openapi.digest(document).encode()
     if request.headers.get(b"if-none-match") == etag:
         return Response(304, b"", headers=((b"Etag", etag),))
     return Response(200, document, headers=((b"Etag", etag), (b"Vary", b"Accept")))
+
+
+def _documents(core: Core) -> Iterator[tuple[str, bytes]]:
+    for group, version in dict.fromkeys((k.group, k.version) for k in core.kinds.all()):
+        document = _document(core, group, version)
+        assert document is not None
+        yield openapi.group_path(group, version), document
+
+
+def _document(core: Core, group: str, version: str) -> bytes | None:
+    """The document of a group and version."""
+    schemas = core.kinds.schemas(group, version)
+    if not schemas:
+        try:
+            return openapi.built_in_document(group, version)
+        except KeyError:
+            return None
+    memo = core.kinds.memo
+    key = ("document", group, version)
+    if key not in memo:
+        kinds = [k for k in core.kinds.all() if (k.group, k.version) == (group, version)]
+        memo[key] = orjson.dumps(openapi.document(kinds, schemas))
+    found: bytes = memo[key]
+    return found

@@ -15,8 +15,9 @@ from k8slite.api.kinds import Kind
 from k8slite.api.meta import Obj
 from k8slite.api.status import not_acceptable
 from k8slite.api.tables import to_table
+from k8slite.apiserver.call import Call
 from k8slite.apiserver.conversion import from_stored, is_stored_version
-from k8slite.apiserver.http.message import Request, Response
+from k8slite.apiserver.http.message import Response
 from k8slite.apiserver.objects import decode_body, list_bytes, object_bytes
 from k8slite.apiserver.watch_cache import Entry
 
@@ -38,6 +39,7 @@ class Form:
     version: str = "v1"
     yaml: bool = False
     include_object: str = "Metadata"
+    printer_columns: tuple[Obj, ...] = ()
 
     def object(self, kind: Kind, entry: Entry, now: float) -> bytes:
         """One object."""
@@ -87,7 +89,7 @@ class Form:
                 "kind": kind.list_kind,
                 "apiVersion": kind.api_version,
                 "metadata": metadata,
-                "items": [_without_kind(read(kind, entry)) for entry in entries],
+                "items": [_item(kind, read(kind, entry)) for entry in entries],
             }
         )
 
@@ -145,7 +147,14 @@ class Form:
         }
 
     def _table(self, kind: Kind, objects: Iterable[Obj], now: float, metadata: Obj) -> Obj:
-        table = to_table(kind, list(objects), now, metadata, self.include_object)
+        table = to_table(
+            kind,
+            objects,
+            now,
+            metadata,
+            self.include_object,
+            printer_columns=self.printer_columns or None,
+        )
         if self.version != "v1":
             table["apiVersion"] = f"{_META}/{self.version}"
         return table
@@ -159,15 +168,17 @@ def read(kind: Kind, entry: Entry) -> Obj:
     return from_stored(kind, decode_body(entry.body, kind))
 
 
-def _without_kind(obj: Obj) -> Obj:
+def _item(kind: Kind, obj: Obj) -> Obj:
+    """An object as an item of a list."""
     return {k: v for k, v in obj.items() if k not in ("kind", "apiVersion")}
 
 
-def negotiate(request: Request, *, transform: bool = True) -> Form:
+def negotiate(call: Call, *, transform: bool = True) -> Form:
     """The first form in the Accept header that we can make. Raises ApiError 406.
 
     `transform` False: what is answered is no stored object, so tables cannot be had.
     """
+    request = call.request
     accept = request.headers.get(b"accept")
     if accept is None or accept in (b"*/*", b"application/json"):
         return JSON
@@ -184,7 +195,8 @@ def negotiate(request: Request, *, transform: bool = True) -> Form:
             continue
         if style == "Table":
             included = request.param("includeObject") or "Metadata"
-            return Form("table", params["v"], is_yaml, included)
+            columns = call.core.kinds.printer_columns(call.kind)
+            return Form("table", params["v"], is_yaml, included, columns)
         if style in ("PartialObjectMetadata", "PartialObjectMetadataList"):
             return Form("metadata", params["v"], is_yaml)
     raise not_acceptable(ACCEPTED)

@@ -67,7 +67,7 @@ class Pipeline:
         core.authorizer.require(user, info)
         if not info.is_resource:
             return await serve_path(core, request, info)
-        handler, kind = route(info)
+        handler, kind = route(core.kinds, info)
         call = Call(core, request, info, user, kind)
         if info.verb in _LONG or request.param("follow"):
             return await handler(call)

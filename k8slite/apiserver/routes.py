@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from k8slite.api.kinds import KINDS, Kind, by_path
+from k8slite.api.kinds import Kind
 from k8slite.api.status import ApiError, method_not_supported, resource_not_found
 from k8slite.apiserver.call import Call
 from k8slite.apiserver.http.message import Response, StreamResponse, UpgradeResponse
+from k8slite.apiserver.kind_table import KindTable, is_custom
 from k8slite.apiserver.registry import deletes, reads, watches, writes
 from k8slite.apiserver.registry.pod_subresources import bind_by_collection
 from k8slite.apiserver.registry.reviews import REVIEWS
-from k8slite.apiserver.registry.subresources import SUBRESOURCES
+from k8slite.apiserver.registry.subresources import SCALE, SUBRESOURCES
 from k8slite.apiserver.requestinfo import RequestInfo
 
 __all__ = ["Handler", "route"]
@@ -35,15 +36,14 @@ STATUS_VERBS: dict[str, Handler] = {
 }
 UNSTORED: dict[str, Handler] = {**REVIEWS, "bindings": bind_by_collection}
 """Resources that are asked or told, and never stored."""
-_GROUP_VERSIONS = frozenset((kind.group, kind.version) for kind in KINDS)
 PAGE_NOT_FOUND = "PageNotFound"
 
 
-def route(info: RequestInfo) -> tuple[Handler, Kind]:
+def route(kinds: KindTable, info: RequestInfo) -> tuple[Handler, Kind]:
     """The handler and the kind. Raises ApiError 404 or 405."""
-    kind = by_path(info.group, info.version, info.resource)
+    kind = kinds.find(info.group, info.version, info.resource)
     if kind is None:
-        if (info.group, info.version) in _GROUP_VERSIONS:
+        if kinds.serves(info.group, info.version):
             raise resource_not_found()
         raise ApiError(404, PAGE_NOT_FOUND, "404 page not found")
     if info.subresource:
@@ -64,6 +64,8 @@ def _subresource(info: RequestInfo, kind: Kind) -> Handler:
     handlers = SUBRESOURCES.get(f"{kind.resource}/{info.subresource}")
     if handlers is None and info.subresource == "status":
         handlers = STATUS_VERBS
+    if handlers is None and info.subresource == "scale" and is_custom(kind):
+        handlers = SCALE
     handler = (handlers or {}).get(info.verb)
     if handler is None:
         raise method_not_supported()

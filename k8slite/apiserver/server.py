@@ -21,7 +21,9 @@ from k8slite.apiserver.bootstrap.identity import Membership
 from k8slite.apiserver.bootstrap.objects import bootstrap
 from k8slite.apiserver.config import ApiserverConfig
 from k8slite.apiserver.core import Core
+from k8slite.apiserver.definitions import run_definitions
 from k8slite.apiserver.http.connection import serve_connection
+from k8slite.apiserver.kind_table import KindTable
 from k8slite.apiserver.mirror import Mirror
 from k8slite.apiserver.pipeline import Pipeline
 from k8slite.apiserver.store.base import Store
@@ -82,6 +84,7 @@ async def open_apiserver(
             for listener in listeners:
                 nursery.start_soon(_accept, core, pipeline, listener)
             nursery.start_soon(_bookmarks, core)
+            nursery.start_soon(run_definitions, core)
             nursery.start_soon(_compact, core)
             membership = Membership(core)
             if config.bootstrap:
@@ -115,7 +118,7 @@ def _make_core(config: ApiserverConfig, host: Host, store: Store) -> Core:
         anonymous=config.anonymous,
     )
     authorizer = Authorizer(Rbac(mirror), enabled=config.authorization)
-    return Core(config, host, store, mirror, authenticator, authorizer, signer)
+    return Core(config, host, store, mirror, KindTable(mirror), authenticator, authorizer, signer)
 
 
 async def _bootstrap(core: Core) -> None:

@@ -150,6 +150,8 @@ async def _attempt(call: Call, entry: Entry, options: DeleteOptions) -> Deletion
     now = call.core.now()
     grace = strategy.grace_seconds(obj, options.grace_seconds)
     finalizers = _finalizers(obj, options.policy)
+    if not metadata.get("deletionTimestamp"):
+        finalizers += [f for f in strategy.deletion_finalizers(call, obj) if f not in finalizers]
     new = copy(obj)
     if metadata.get("deletionTimestamp"):
         if grace and grace >= metadata.get("deletionGracePeriodSeconds", 0):
@@ -219,7 +221,7 @@ async def delete_collection(call: Call) -> Response:
     """DELETE of a collection: every object that the selectors choose."""
     check_write_options(call)
     options = delete_options(call)
-    form = negotiate(call.request)
+    form = negotiate(call)
     part = await read_slice(call, list_options(call, call.kind))
     pending = iter(part.entries)
 

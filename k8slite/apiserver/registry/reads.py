@@ -56,7 +56,7 @@ async def find(call: Call, *, version: int | None = None) -> Entry:
 
 async def get(call: Call) -> Response:
     """GET of one object, or of its status."""
-    form = negotiate(call.request)
+    form = negotiate(call)
     options = list_options(call, call.kind)
     entry = await find(call, version=options.resource_version)
     return form.response(200, form.object(call.kind, entry, call.core.now()))
@@ -73,7 +73,7 @@ class Slice(NamedTuple):
 
 async def list_(call: Call) -> Response:
     """GET of a collection."""
-    form = negotiate(call.request)
+    form = negotiate(call)
     options = list_options(call, call.kind)
     part = await read_slice(call, options)
     body = form.list(

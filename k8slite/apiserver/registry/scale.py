@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import orjson
 
 from k8slite.api.codec import SCALE, decode, from_parsed, media_type
-from k8slite.api.kinds import KIND, Kind
+from k8slite.api.kinds import Kind
 from k8slite.api.meta import Obj
 from k8slite.api.selectors import SelectorError, from_object
 from k8slite.api.status import bad_request, invalid_kind, invalid_value
 from k8slite.apiserver.call import Call
 from k8slite.apiserver.forms import negotiate, read
 from k8slite.apiserver.http.message import Response
+from k8slite.apiserver.kind_table import is_custom
 from k8slite.apiserver.options import check_write_options
 from k8slite.apiserver.registry import writes
 from k8slite.apiserver.registry.patches import apply_patch
@@ -24,36 +27,70 @@ _PLAIN_SELECTOR = "replicationcontrollers"
 _COPIED = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
 
 
-def to_scale(kind: Kind, obj: Obj) -> Obj:
-    """The Scale of a workload."""
-    spec, status = obj.get("spec") or {}, obj.get("status") or {}
-    scale_spec, scale_status = {}, {"replicas": status.get("replicas", 0)}
-    if spec.get("replicas"):
-        scale_spec["replicas"] = spec["replicas"]
+class _Paths(NamedTuple):
+    """Where a workload keeps what a Scale shows (dotted paths)."""
+
+    wanted: str = ".spec.replicas"
+    seen: str = ".status.replicas"
+    selector: str = ""
+
+
+_BUILT_IN = _Paths()
+
+
+def _paths(call: Call) -> _Paths:
+    custom = call.core.kinds.custom(call.kind) if is_custom(call.kind) else None
+    if custom is None or custom.scale is None:
+        return _BUILT_IN
+    scale = custom.scale
+    return _Paths(
+        scale["specReplicasPath"],
+        scale["statusReplicasPath"],
+        scale.get("labelSelectorPath", ""),
+    )
+
+
+def _find(obj: Obj, path: str) -> Any:
+    value: Any = obj
+    for name in path.strip(".").split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _selector(kind: Kind, obj: Obj, paths: _Paths) -> str:
+    """The selector as text."""
+    if paths.selector:
+        return str(_find(obj, paths.selector) or "")
+    chosen = (obj.get("spec") or {}).get("selector")
     if kind.resource == _PLAIN_SELECTOR:
-        chosen = spec.get("selector") or {}
-        text = ",".join(f"{k}={v}" for k, v in sorted(chosen.items()))
-    else:
-        try:
-            text = str(from_object(spec.get("selector")))
-        except SelectorError:
-            text = ""
+        return ",".join(f"{k}={v}" for k, v in sorted((chosen or {}).items()))
+    try:
+        return "" if chosen is None else str(from_object(chosen))
+    except SelectorError:
+        return ""
+
+
+def to_scale(kind: Kind, obj: Obj, paths: _Paths = _BUILT_IN) -> Obj:
+    """The Scale of a workload."""
+    replicas = _find(obj, paths.wanted)
+    status: Obj = {"replicas": _find(obj, paths.seen) or 0}
+    text = _selector(kind, obj, paths)
     if text:
-        scale_status["selector"] = text
+        status["selector"] = text
     metadata = obj["metadata"]
     return {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": {key: metadata[key] for key in _COPIED if key in metadata},
-        "spec": scale_spec,
-        "status": scale_status,
+        "spec": {"replicas": replicas} if replicas else {},
+        "status": status,
     }
 
 
 def _answer(call: Call, obj: Obj) -> Response:
-    form = negotiate(call.request)
-    body = form.value(KIND.get("scales.autoscaling", SCALE_KIND), to_scale(call.kind, obj), 0.0)
-    return form.response(200, body, call.headers())
+    form = negotiate(call)
+    scale = to_scale(call.kind, obj, _paths(call))
+    return form.response(200, form.value(SCALE_KIND, scale, call.core.now()), call.headers())
 
 
 async def get_scale(call: Call) -> Response:
@@ -83,10 +120,10 @@ async def patch_scale(call: Call) -> Response:
 
 
 async def _change(call: Call, transform: writes.Transform) -> Response:
-    kind = call.kind
+    kind, paths = call.kind, _paths(call)
 
     def scaled(old: Obj) -> Obj:
-        scale = transform(to_scale(kind, old))
+        scale = transform(to_scale(kind, old, paths))
         name = scale["metadata"].get("name", "")
         if name and name != call.info.name:
             raise bad_request(
@@ -97,7 +134,11 @@ async def _change(call: Call, transform: writes.Transform) -> Response:
         if replicas < 0:
             problem = invalid_value("spec.replicas", replicas, "must be greater than or equal to 0")
             raise invalid_kind("Scale", "autoscaling", call.info.name, [problem])
-        old["spec"]["replicas"] = replicas
+        *parents, last = paths.wanted.strip(".").split(".")
+        inner = old
+        for name in parents:
+            inner = inner.setdefault(name, {})
+        inner[last] = replicas
         for field in ("resourceVersion", "uid"):
             if scale["metadata"].get(field):
                 old["metadata"][field] = scale["metadata"][field]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from k8slite.api.kinds import Kind
+from k8slite.apiserver.kind_table import is_custom
+from k8slite.apiserver.registry.custom import CustomStrategy, DefinitionStrategy
 from k8slite.apiserver.registry.namespaces import NamespaceStrategy
 from k8slite.apiserver.registry.pods import PodStrategy
 from k8slite.apiserver.registry.services import ServiceStrategy
@@ -21,6 +23,7 @@ _ORDINARY = Strategy()
 _LAX = LaxStrategy()
 _GIVES_BACK = GivesBackStrategy()
 _CONFIRMED = ConfirmedStrategy()
+_CUSTOM = CustomStrategy()
 
 _STRATEGIES: dict[str, Strategy] = {
     "pods": PodStrategy(),
@@ -46,10 +49,13 @@ _STRATEGIES: dict[str, Strategy] = {
     "poddisruptionbudgets.policy": _CONFIRMED,
     "runtimeclasses.node.k8s.io": _CONFIRMED,
     "apiservices.apiregistration.k8s.io": _CONFIRMED,
-    "customresourcedefinitions.apiextensions.k8s.io": _CONFIRMED,
+    "customresourcedefinitions.apiextensions.k8s.io": DefinitionStrategy(),
 }
 
 
 def strategy_of(kind: Kind) -> Strategy:
     """The rules of a kind."""
-    return _STRATEGIES.get(kind.resource, _ORDINARY)
+    found = _STRATEGIES.get(kind.resource)
+    if found is not None:
+        return found
+    return _CUSTOM if is_custom(kind) else _ORDINARY

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from k8slite.api.defaults import apply_defaults
 from k8slite.api.meta import Obj
-from k8slite.api.status import ApiError
+from k8slite.api.status import ApiError, FieldError
 from k8slite.api.strategies import (
     prepare_for_create,
     prepare_for_status_update,
     prepare_for_update,
 )
+from k8slite.api.validation import validate_create, validate_update
+from k8slite.api.validation.objectmeta import validate_meta_update
 from k8slite.apiserver.call import Call
 from k8slite.apiserver.store.base import Write
 
@@ -29,6 +32,29 @@ class Strategy:
     unconditional_update = True
     returns_deleted = False
     has_companions = False
+
+    def decoded(self, call: Call, obj: Obj, level: str) -> None:
+        """A body was decoded: drop what the kind does not know, as `level` says."""
+
+    def defaults(self, call: Call, obj: Obj) -> None:
+        """Fill in what the client left out."""
+        apply_defaults(call.kind, obj)
+
+    def validate_create(self, call: Call, obj: Obj) -> list[FieldError]:
+        """Why a new object cannot be stored."""
+        return validate_create(call.kind, obj)
+
+    def validate_update(self, call: Call, new: Obj, old: Obj) -> list[FieldError]:
+        """Why a change through the main path cannot be stored."""
+        return validate_update(call.kind, new, old)
+
+    def validate_status(self, call: Call, new: Obj, old: Obj) -> list[FieldError]:
+        """Why a change through /status cannot be stored."""
+        return validate_meta_update(new, old)
+
+    def deletion_finalizers(self, call: Call, obj: Obj) -> tuple[str, ...]:
+        """Finalizers that an object gets when its deletion begins."""
+        return ()
 
     def prepare_create(self, call: Call, obj: Obj) -> None:
         """Reset what a creator may not say. After defaults and admission."""

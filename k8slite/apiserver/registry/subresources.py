@@ -13,11 +13,11 @@ from k8slite.apiserver.registry.logs import pod_log
 from k8slite.apiserver.registry.scale import get_scale, patch_scale, put_scale
 from k8slite.apiserver.registry.tokens import create_token
 
-__all__ = ["SUBRESOURCES"]
+__all__ = ["SCALE", "SUBRESOURCES"]
 
 Handler = Callable[[Call], Awaitable[Response | StreamResponse | UpgradeResponse]]
 
-_SCALE: dict[str, Handler] = {"get": get_scale, "update": put_scale, "patch": patch_scale}
+SCALE: dict[str, Handler] = {"get": get_scale, "update": put_scale, "patch": patch_scale}
 
 
 async def finalize(call: Call) -> Response:
@@ -53,10 +53,10 @@ SUBRESOURCES: dict[str, dict[str, Handler]] = {
     },
     "pods/resize": {"get": reads.get, "update": pods.resize, "patch": pods.patch_resize},
     "serviceaccounts/token": {"create": create_token},
-    "deployments.apps/scale": _SCALE,
-    "replicasets.apps/scale": _SCALE,
-    "statefulsets.apps/scale": _SCALE,
-    "replicationcontrollers/scale": _SCALE,
+    "deployments.apps/scale": SCALE,
+    "replicasets.apps/scale": SCALE,
+    "statefulsets.apps/scale": SCALE,
+    "replicationcontrollers/scale": SCALE,
     "certificatesigningrequests.certificates.k8s.io/approval": {
         "get": reads.get,
         "update": writes.update_status,

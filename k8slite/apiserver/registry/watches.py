@@ -36,7 +36,7 @@ _INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 
 async def watch(call: Call) -> StreamResponse:
     """Answer with a stream of events; errors of the start are ordinary answers."""
-    form = negotiate(call.request)
+    form = negotiate(call)
     options = list_options(call, call.kind, watch=True)
     mirror, core = call.core.mirror, call.core
     cache = mirror.cache(call.kind)

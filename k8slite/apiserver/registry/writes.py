@@ -13,7 +13,6 @@ from typing import NamedTuple
 import orjson
 
 from k8slite.api.codec import IGNORE, STRICT, WARN, decode, from_parsed, media_type
-from k8slite.api.defaults import apply_defaults
 from k8slite.api.kinds import Kind
 from k8slite.api.meta import Obj, copy
 from k8slite.api.status import (
@@ -27,8 +26,6 @@ from k8slite.api.status import (
     not_found,
     plain_internal,
 )
-from k8slite.api.validation import validate_create, validate_update
-from k8slite.api.validation.objectmeta import validate_meta_update
 from k8slite.apiserver.admission.chain import admit
 from k8slite.apiserver.call import Call
 from k8slite.apiserver.conversion import to_stored
@@ -82,12 +79,13 @@ def read_body(call: Call) -> Obj:
     decoded = decode(call.request.body, content_type, call.kind, validation_level(call))
     for warning in decoded.warnings:
         call.warn(warning)
+    strategy_of(call.kind).decoded(call, decoded.obj, validation_level(call))
     return decoded.obj
 
 
 def answer(call: Call, status: int, obj: Obj) -> Response:
     """The answer to a write."""
-    form = negotiate(call.request)
+    form = negotiate(call)
     body = form.value(call.kind, obj, call.core.now())
     return form.response(status, body, call.headers())
 
@@ -112,10 +110,10 @@ async def create_object(call: Call, obj: Obj) -> Obj:
         raise plain_internal("resourceVersion should not be set on objects to be created")
     strategy = strategy_of(kind)
     fill_created(kind, obj, call.namespace, core.now(), core.host.rng)
-    apply_defaults(kind, obj)
+    strategy.defaults(call, obj)
     await admit(call, obj, None)
     strategy.prepare_create(call, obj)
-    problems = _that_count(call, validate_create(kind, obj))
+    problems = _that_count(call, strategy.validate_create(call, obj))
     if problems:
         raise invalid(kind, metadata.get("name", ""), problems)
     for attempt in range(NAME_ATTEMPTS_MAX if generated else 1):
@@ -262,6 +260,7 @@ def patch_transform(call: Call, kind: Kind) -> Transform:
         decoded = from_parsed(patched, kind, validation_level(call), body=orjson.dumps(patched))
         for warning in decoded.warnings:
             call.warn(warning)
+        strategy_of(kind).decoded(call, decoded.obj, validation_level(call))
         _check_name(call, decoded.obj)
         return decoded.obj
 
@@ -335,14 +334,14 @@ async def _check_change(
 ) -> None:
     """Let strategy, defaults, admission and validation have their say. Raises ApiError."""
     kind = call.kind
-    apply_defaults(kind, new)
+    strategy.defaults(call, new)
     await admit(call, new, old)
     if status:
         strategy.prepare_status(call, new, old)
-        problems = validate_meta_update(new, old)
+        problems = strategy.validate_status(call, new, old)
     else:
         strategy.prepare_update(call, new, old)
-        problems = _that_count(call, validate_update(kind, new, old))
+        problems = _that_count(call, strategy.validate_update(call, new, old))
     if problems:
         raise invalid(kind, call.info.name, problems)
 
