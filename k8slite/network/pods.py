@@ -27,18 +27,17 @@ POD_LINK = "eth0"
 def attach_pod(node_netns: str | None, pod_netns: str, pod_id: str, ip: str, gateway: str) -> None:
     """A link between a node's bridge and a pod's namespace, both ends up, addresses, routes.
 
-    `node_netns` None: the current namespace. A pod that is connected already stays so. Raises
-    OSError.
+    `node_netns` None: the current namespace. A pod that is connected already stays so; one that
+    comes with another namespace (its sandbox was made anew) is connected there. Raises OSError.
     """
     interface = pod_interface(pod_id)
-    with Rtnl(node_netns) as node:
+    with Rtnl(pod_netns) as pod, Rtnl(node_netns) as node:
         links = node.links()
-        if interface not in links:
+        if POD_LINK not in pod.links():
+            if interface in links:
+                node.delete_link(interface)
             node.add_veth(interface, POD_LINK, pod_netns, links[POD_BRIDGE].index)
-    with Rtnl(pod_netns) as pod:
         links = pod.links()
-        if POD_LINK not in links:
-            raise OSError(errno.EEXIST, f"pod {pod_id} is connected in another namespace")
         pod.set_up(links["lo"].index)
         link = links[POD_LINK].index
         pod.set_up(link)

@@ -67,6 +67,22 @@ class Lab:
         attach_pod(there.netns, netns, name, f"10.244.{node}.{number}", f"10.244.{node}.1")
         return netns
 
+    @contextlib.contextmanager
+    def open_sandbox(self) -> Iterator[str]:
+        """The namespace of a process, as a container runtime makes one."""
+        sandbox = subprocess.Popen(
+            ["unshare", "--net", "sh", "-c", "echo ready; exec sleep 60"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert sandbox.stdout is not None
+            assert sandbox.stdout.readline() == "ready\n"
+            yield f"/proc/{sandbox.pid}/ns/net"
+        finally:
+            sandbox.kill()
+            sandbox.communicate()
+
     def run(self, netns: str, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             namespaces.command_inside(netns, command), capture_output=True, text=True, check=False

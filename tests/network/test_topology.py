@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from k8slite.network import namespaces
-from k8slite.network.addresses import namespace_name
+from k8slite.network.addresses import namespace_name, pod_interface
 from k8slite.network.netlink import Rtnl
 from k8slite.network.pods import BridgeNetwork
 from k8slite.network.topology import (
@@ -21,7 +22,12 @@ from k8slite.network.topology import (
 )
 from tests.network.lab import Lab, open_lab
 
-pytestmark = [pytest.mark.root, pytest.mark.tool("iptables-restore"), pytest.mark.tool("busybox")]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.tool("iptables-restore"),
+    pytest.mark.tool("busybox"),
+    pytest.mark.tool("unshare"),
+]
 CLUSTER = "nettest"
 
 
@@ -113,6 +119,27 @@ async def test_a_pod_whose_process_is_gone_can_be_detached(lab: Lab, tmp_path: P
     await network.detach("short", None)
     with pytest.raises(OSError):
         await network.attach("never", namespaces.path_of("k8slite.nobody.there"))
+
+
+async def test_a_pod_is_a_process_with_a_namespace(lab: Lab, tmp_path: Path) -> None:
+    """As a runtime gives it: /proc/PID/ns/net; with the process all of the pod's network goes."""
+    node = lab.nodes[1].netns
+    stored = {"network": "10.244.2.0/24", "addresses": {}, "last": 200}
+    (tmp_path / "addresses.json").write_text(json.dumps(stored))
+    network = BridgeNetwork("10.244.2.0/24", tmp_path, node_netns=node)
+    with lab.open_sandbox() as netns:
+        address = await network.attach("uid-1", netns)
+        assert address == "10.244.2.201"
+        assert lab.pings(lab.nodes[0].netns, address)
+        assert lab.pings(netns, lab.switch.host_address)
+        with lab.open_sandbox() as another:
+            assert await network.attach("uid-1", another) == address
+            assert lab.pings(another, lab.switch.host_address)
+            with Rtnl(netns) as first:
+                assert sorted(first.links()) == ["lo"]
+    await network.detach("uid-1", None)
+    with Rtnl(node) as rtnl:
+        assert pod_interface("uid-1") not in rtnl.links()
 
 
 def test_errors_say_what_was_tried(lab: Lab) -> None:
