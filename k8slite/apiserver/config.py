@@ -68,6 +68,7 @@ class ApiserverConfig:
     lease_seconds: int = 3600
     endpoint_seconds: float = 15.0
     compact_seconds: float = 300.0
+    event_seconds: float = 3600.0
 
     # bounds
     body_bytes_max: int = 3 * 1024 * 1024

@@ -22,6 +22,7 @@ from k8slite.apiserver.bootstrap.objects import bootstrap
 from k8slite.apiserver.config import ApiserverConfig
 from k8slite.apiserver.core import Core
 from k8slite.apiserver.definitions import run_definitions
+from k8slite.apiserver.expiry import expire_events
 from k8slite.apiserver.http.connection import serve_connection
 from k8slite.apiserver.kind_table import KindTable
 from k8slite.apiserver.mirror import Mirror
@@ -86,6 +87,7 @@ async def open_apiserver(
             nursery.start_soon(_bookmarks, core)
             nursery.start_soon(run_definitions, core)
             nursery.start_soon(_compact, core)
+            nursery.start_soon(expire_events, core)
             membership = Membership(core)
             if config.bootstrap:
                 await _bootstrap(core)

@@ -124,6 +124,7 @@ class Subscription:
         "filter",
         "key",
         "prefix",
+        "sending",
     )
 
     def __init__(
@@ -146,6 +147,8 @@ class Subscription:
         self.closed = False
         self.after = 0
         """Events up to this revision are not for this watcher."""
+        self.sending = trio.CancelScope()
+        """Around each write to the client; cancelled when the watcher is closed."""
         self._limit = limit
         self._queue: list[tuple[str, Event]] = []
         self._task: trio.lowlevel.Task | None = None
@@ -198,6 +201,7 @@ class Subscription:
     def close(self) -> None:
         """End the watch; what is queued is dropped."""
         self.closed = True
+        self.sending.cancel()
         self._queue = []
         self._wake()
 

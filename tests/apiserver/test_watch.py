@@ -10,8 +10,10 @@ import trio
 from k8slite.apiserver import Apiserver
 from k8slite.apiserver.store.memory import MemoryStore
 from tests.apiserver.support import (
+    ADMIN,
     Session,
     config_map,
+    encode_request,
     open_session,
     open_test_apiserver,
     open_watch,
@@ -130,6 +132,26 @@ async def test_history_that_is_gone_is_told(session: Session) -> None:
             event = await watch.next()
             assert (event["type"], event["object"]["code"]) == ("ERROR", 410)
             assert event["object"]["reason"] == "Expired"
+
+
+async def test_a_stuck_client_is_let_go() -> None:
+    """A client that reads nothing fills its socket, then its queue; then it is gone."""
+    async with open_test_apiserver(watch_queue_events_max=20) as server:
+        stream = await trio.open_tcp_stream(server.address.host, server.address.port)
+        async with stream:
+            await stream.send_all(
+                encode_request("GET", f"{MAPS}?watch=1&resourceVersion=0", None, "", "", ADMIN)
+            )
+            cache = server.core.mirror.raw_cache("", "configmaps")
+            value = b"x" * 200_000
+            raw = b'{"metadata":{"name":"c"},"data":{"k":"%b"}}' % value
+            with trio.fail_after(20):
+                while not cache.watchers:
+                    await trio.lowlevel.checkpoint()
+                while cache.watchers:
+                    revision = max(cache.changed_at, server.core.mirror.revision)
+                    cache.apply("default/c", revision, raw)
+                    await trio.lowlevel.checkpoint()
 
 
 async def test_slow_watchers_are_closed_and_others_are_not() -> None:

@@ -75,9 +75,9 @@ async def watch(call: Call) -> StreamResponse:
         seconds = int(low + core.host.rng.random() * low)
 
     async def run(writer: Writer) -> None:
+        stream = _Stream(core.now, form, call.kind, writer, subscription)
         try:
-            with trio.move_on_after(seconds):
-                await _Stream(core.now, form, call.kind, writer).run(subscription, marks_end)
+            await stream.run(marks_end, trio.current_time() + seconds)
         finally:
             cache.remove(number)
 
@@ -127,36 +127,60 @@ def _failed(status: Obj) -> StreamResponse:
 class _Stream:
     """Turns a subscription into chunks."""
 
-    def __init__(self, now: Callable[[], float], form: Form, kind: Kind, writer: Writer) -> None:
+    def __init__(
+        self,
+        now: Callable[[], float],
+        form: Form,
+        kind: Kind,
+        writer: Writer,
+        subscription: Subscription,
+    ) -> None:
         self._now = now
         self._form = form
         self._kind = kind
         self._writer = writer
+        self._subscription = subscription
         self._first = True
 
-    async def run(self, subscription: Subscription, marks_end: int) -> None:
+    async def run(self, marks_end: int, deadline: float) -> None:
+        """Send until the deadline (trio's clock) or until the subscription is closed.
+
+        Raises BrokenResourceError when it was closed in the middle of a write.
+        """
+        subscription = self._subscription
         events = await subscription.take() if subscription.has_events else []
-        await self._send(events)
+        await self._send_events(events)
         if marks_end:
             marks_end = max(marks_end, events[-1][1].revision) if events else marks_end
-            await self._writer.send(self._bookmark(marks_end, initial=True))
-        while True:
-            events = await subscription.take()
-            if events:
-                await self._send(events)
-            if subscription.closed:
+            await self._send(self._bookmark(marks_end, initial=True))
+        while not subscription.closed:
+            with trio.move_on_at(deadline) as waiting:
+                events = await subscription.take()
+            if waiting.cancelled_caught:
                 return
-            if subscription.bookmark_due and not subscription.has_events:
+            if events:
+                await self._send_events(events)
+            elif subscription.bookmark_due:
                 revision, subscription.bookmark_due = subscription.bookmark_due, 0
-                await self._writer.send(self._bookmark(revision))
+                await self._send(self._bookmark(revision))
 
-    async def _send(self, events: list[tuple[str, Event]]) -> None:
+    async def _send_events(self, events: list[tuple[str, Event]]) -> None:
         if len(events) == 1:
-            await self._writer.send(self._encode(*events[0]))
+            await self._send(self._encode(*events[0]))
             return
         for start in range(0, len(events), SEED_BATCH_EVENTS):
             part = events[start : start + SEED_BATCH_EVENTS]
-            await self._writer.send(b"".join([self._encode(*pair) for pair in part]))
+            await self._send(b"".join([self._encode(*pair) for pair in part]))
+
+    async def _send(self, framed: bytes) -> None:
+        """A write that a stuck client cannot hold up for ever: closing the watcher ends it."""
+        subscription = self._subscription
+        if subscription.closed:
+            raise trio.BrokenResourceError("the watcher was too slow")
+        with trio.CancelScope() as subscription.sending:
+            await self._writer.send(framed)
+        if subscription.sending.cancelled_caught:
+            raise trio.BrokenResourceError("the watcher was too slow")
 
     def _encode(self, type_: str, event: Event) -> bytes:
         form, kind = self._form, self._kind
