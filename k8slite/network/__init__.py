@@ -4,6 +4,11 @@
                                |                            +-- pod
                                +-- node 2 ...
 
-`topology.py` builds the switch and the nodes, `pods.py` connects pods to their node. On the host
-itself there is one interface and nothing else.
+topology.py     the switch and the nodes; how all of it is found and removed again
+pods.py         connects pods to their node, for the kubelet
+addresses.py    names and addresses (pure)
+namespaces.py   network namespaces by name, and ways into them
+netlink.py      the few rtnetlink requests that this needs
+
+On the host itself there is one interface and nothing else.
 """
