@@ -37,6 +37,7 @@ BURST = 25
 REFILL_SECONDS = 300.0
 MESSAGE_BYTES_MAX = 1024
 NOT_FOUND = 404
+COMBINED = "(combined from similar events): "
 V = TypeVar("V")
 
 
@@ -88,11 +89,16 @@ class EventCorrelator:
         if not self._admit(where, now):
             return None
         event = self._combine(where, event, now)
-        key = (*where, event["type"], event["reason"], event["message"])
+        key = _key(event)
         before = _touch(self._written, key)
         stamp = format_time(now)
         if before is not None:
-            again = {**before, "count": before["count"] + 1, "lastTimestamp": stamp}
+            again = {
+                **before,
+                "message": event["message"],
+                "count": before["count"] + 1,
+                "lastTimestamp": stamp,
+            }
             self._written[key] = again
             return again, True
         target = event["involvedObject"]
@@ -105,8 +111,7 @@ class EventCorrelator:
 
     def forget(self, event: Obj) -> None:
         """The written event is gone from the server: the next one is a new object."""
-        key = (*_where(event), event["type"], event["reason"], event["message"])
-        self._written.pop(key, None)
+        self._written.pop(_key(event), None)
 
     def _admit(self, where: tuple[str, ...], now: float) -> bool:
         bucket = _touch(self._buckets, where)
@@ -128,7 +133,14 @@ class EventCorrelator:
         if len(similar.messages) < SIMILAR_MAX:
             return event
         del similar.messages[next(iter(similar.messages))]
-        return {**event, "message": "(combined from similar events): " + event["message"]}
+        return {**event, "message": COMBINED + event["message"]}
+
+
+def _key(event: Obj) -> tuple[str, ...]:
+    """What makes two events the same; all combined ones of a group are."""
+    message: str = event["message"]
+    told = COMBINED if message.startswith(COMBINED) else message
+    return (*_where(event), event["type"], event["reason"], told)
 
 
 def _where(event: Obj) -> tuple[str, ...]:
@@ -212,7 +224,8 @@ class EventRecorder:
     async def _write(self, event: Obj, again: bool) -> None:
         space = event["metadata"]["namespace"]
         if again:
-            patch = {"count": event["count"], "lastTimestamp": event["lastTimestamp"]}
+            fields = ("message", "count", "lastTimestamp")
+            patch = {field: event[field] for field in fields}
             try:
                 await self._api.patch(EVENTS, name(event), space, patch)
                 return

@@ -98,6 +98,8 @@ class Snapshot:
         self._infos: dict[str, NodeInfo] = {}
         self._pods: dict[str, PodInfo] = {}
         self._assumed: dict[str, None] = {}
+        self._averse: dict[str, None] = {}
+        """Names of nodes that have pods with anti-affinity: few, or none."""
         self._nodes: list[NodeInfo] | None = None
 
     @property
@@ -106,6 +108,11 @@ class Snapshot:
         if self._nodes is None:
             self._nodes = [info for info in self._infos.values() if info.node is not None]
         return self._nodes
+
+    @property
+    def averse_nodes(self) -> list[NodeInfo]:
+        """The nodes on which some pod wants others away."""
+        return [info for name in self._averse if (info := self.node(name)) is not None]
 
     def node(self, node_name: str) -> NodeInfo | None:
         info = self._infos.get(node_name)
@@ -141,6 +148,8 @@ class Snapshot:
         if old is not None:
             info = self._infos[old.node]
             info.remove_pod(old)
+            if not info.with_anti_affinity:
+                self._averse.pop(info.name, None)
             self._drop_if_empty(info)
 
     def assume(self, info: PodInfo, node_name: str) -> None:
@@ -162,6 +171,8 @@ class Snapshot:
     def _put(self, info: PodInfo) -> None:
         self._pods[info.uid] = info
         self._info(info.node).add_pod(info)
+        if info.affinity.get("podAntiAffinity"):
+            self._averse[info.node] = None
 
     def _info(self, node_name: str) -> NodeInfo:
         info = self._infos.get(node_name)

@@ -67,6 +67,10 @@ def test_similar_events_are_combined() -> None:
     messages = [w[0]["message"] for w in written if w]
     assert messages[8] == "try 8"
     assert messages[9] == "(combined from similar events): try 9"
+    assert messages[14] == "(combined from similar events): try 14"
+    assert [w[1] for w in written if w] == [False] * 10 + [True] * 5
+    assert written[14] is not None
+    assert written[14][0]["count"] == 6
 
 
 def test_a_noisy_source_is_silenced_about_that_object_only() -> None:

@@ -98,7 +98,7 @@ class PodAffinity:
             return self._prepare_score(pod, snapshot)
         affinity = terms_of(pod, "podAffinity", REQUIRED)
         anti_affinity = terms_of(pod, "podAntiAffinity", REQUIRED)
-        by_others = places_that_refuse(pod, snapshot.nodes)
+        by_others = places_that_refuse(pod, snapshot.averse_nodes)
         if not affinity and not anti_affinity and not by_others:
             return SKIP
         company = [count_places(term, snapshot.nodes) for term in affinity]
