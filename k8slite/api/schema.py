@@ -90,12 +90,22 @@ class Field:
 
 
 class Type:
-    __slots__ = ("fields", "go_name", "name", "open_api_name", "required", "version", "zeros")
+    __slots__ = (
+        "atomic",
+        "fields",
+        "go_name",
+        "name",
+        "open_api_name",
+        "required",
+        "version",
+        "zeros",
+    )
 
     def __init__(self, name: str, entry: dict[str, Any]) -> None:
         self.name = name
         _, self.version, self.go_name = name.rsplit(".", 2)
         self.required: tuple[str, ...] = tuple(entry.get("r", ()))
+        self.atomic: bool = "m" in entry  # has one owner, as a whole
         self.open_api_name: str = entry.get("n") or f"io.k8s.api.{name}"
         self.fields: dict[str, Field] = {n: Field(self, n, row) for n, row in entry["f"].items()}
         self.zeros: tuple[tuple[str, int | bool], ...] = tuple(

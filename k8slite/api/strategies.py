@@ -214,7 +214,6 @@ def _create_job(o: Obj) -> None:
     spec = o["spec"]
     if spec.get("manualSelector"):
         return
-    spec["manualSelector"] = False
     name, uid = o["metadata"].get("name", ""), o["metadata"].get("uid", "")
     labels = spec["template"].setdefault("metadata", {}).setdefault("labels", {})
     labels["controller-uid"] = labels["batch.kubernetes.io/controller-uid"] = uid
@@ -223,11 +222,6 @@ def _create_job(o: Obj) -> None:
     selector.setdefault("matchLabels", {})["batch.kubernetes.io/controller-uid"] = uid
     if not o["metadata"].get("labels"):
         o["metadata"]["labels"] = dict(labels)
-
-
-def _create_daemon_set(o: Obj) -> None:
-    notes = o["metadata"].setdefault("annotations", {})
-    notes["deprecated.daemonset.template.generation"] = "1"
 
 
 def _update_daemon_set(new: Obj, old: Obj) -> None:
@@ -378,7 +372,6 @@ def _update_namespace(new: Obj, old: Obj) -> None:
 _CREATE: dict[str, Callable[[Obj], None]] = {
     "services": _create_service,
     "jobs.batch": _create_job,
-    "daemonsets.apps": _create_daemon_set,
     "customresourcedefinitions.apiextensions.k8s.io": _create_definition,
     "nodes": _create_node,
     "persistentvolumeclaims": _create_claim,

@@ -48,6 +48,8 @@ def default_replication_controller(o: Obj) -> None:
 
 
 def default_daemon_set(o: Obj) -> None:
+    notes = o["metadata"].setdefault("annotations", {})
+    notes.setdefault("deprecated.daemonset.template.generation", "1")
     spec = o.setdefault("spec", {})
     strategy = spec.setdefault("updateStrategy", {})
     strategy.setdefault("type", "RollingUpdate")
@@ -102,6 +104,7 @@ def default_claim(o: Obj) -> None:
 
 def default_job(o: Obj) -> None:
     default_job_spec(o.setdefault("spec", {}))
+    o["spec"].setdefault("manualSelector", False)
     labels = ((o["spec"].get("template") or {}).get("metadata") or {}).get("labels")
     if labels and not o["metadata"].get("labels"):
         o["metadata"]["labels"] = dict(labels)

@@ -5,7 +5,8 @@ Inputs: the JSON schema of kubernetes-validate (a development dependency, Apache
 files). Run `python -m k8slite.api.generate.schema`; a test runs it and compares.
 
 One entry per type, keyed by its short name ("core.v1.Container"):
-  {"f": {json name: [form, numbers, extras?]}, "r": [required], "k": [group, version, kind]}
+  {"f": {json name: [form, numbers, extras?]}, "r": [required], "k": [group, version, kind],
+   "n": the full name where it is not the usual one, "m": 1 where the struct is atomic}
 form: "[" or "{" for a list or a map, then one of the codes of `SCALARS`, or "@" and a type's short
   name.
 numbers: the protobuf numbers on the way to the field; two or more where Go embeds a struct.
@@ -187,6 +188,8 @@ def type_entry(
         entry["k"] = [first["group"], first["version"], first["kind"]]
     if name != full_name(short):
         entry["n"] = name
+    if schema.get("x-kubernetes-map-type") == "atomic":
+        entry["m"] = 1
     return entry
 
 
