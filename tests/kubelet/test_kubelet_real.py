@@ -30,7 +30,7 @@ KINDS = [
 ]
 BOTH = pytest.mark.parametrize("kind", KINDS)
 ROOT = "${K8SLITE_ROOT:-}"  # where mounts are, in either kind
-FAST = KubeletTimings(backoff_initial=0.2, backoff_max=1.0, retry=0.1)
+FAST = KubeletTimings(backoff_initial=0.2, backoff_max=1.0, retry=0.1, relist=0.5)
 
 
 @asynccontextmanager

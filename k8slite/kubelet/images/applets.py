@@ -1,6 +1,7 @@
 """A few applets of busybox, for machines without it: `httpd`, `sleep`, `wget`, and the smallest.
 
-Run as a program under the applet's name; standard library alone. Never imported by k8slite itself.
+Called by the small programs that `builtin` writes; standard library alone. Never imported by k8slite
+itself.
 """
 
 from __future__ import annotations
@@ -102,7 +103,3 @@ APPLETS: dict[str, Callable[[list[str]], int]] = {
     "false": lambda _: 1,
     "hostname": lambda _: print(os.environ.get("HOSTNAME") or socket.gethostname()) or 0,
 }
-
-
-if __name__ == "__main__":
-    sys.exit(APPLETS[os.path.basename(sys.argv[0])](sys.argv[1:]))

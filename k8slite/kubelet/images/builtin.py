@@ -28,10 +28,9 @@ DIRECTORIES = ("dev", "etc", "home", "proc", "root", "sys", "tmp", "usr/bin", "v
 SHIM = """#!{python} -IS
 # stands in for busybox {applet}
 import sys
-sys.path.insert(0, {directory!r})
-sys.argv[0] = {applet!r}
-import runpy
-runpy.run_path({module!r}, run_name="__main__")
+sys.path.append({directory!r})
+import applets
+sys.exit(applets.APPLETS[{applet!r}](sys.argv[1:]))
 """
 SHIMMED = ("httpd", "sleep", "wget", "true", "false", "hostname", "nc")
 
@@ -105,15 +104,8 @@ def _make_root(root: Path, program: Path) -> None:
 
 
 def _make_shims(directory: Path) -> None:
-    module = Path(__file__).with_name("applets.py")
+    home = str(Path(__file__).parent)
     for applet in SHIMMED:
         file = directory / applet
-        file.write_text(
-            SHIM.format(
-                python=sys.executable,
-                applet=applet,
-                directory=str(module.parent),
-                module=str(module),
-            )
-        )
+        file.write_text(SHIM.format(python=sys.executable, applet=applet, directory=home))
         file.chmod(0o755)

@@ -1,0 +1,212 @@
+"""The kubelet's HTTPS server: who may ask, what it answers, logs as they grow."""
+
+from __future__ import annotations
+
+import datetime
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from k8slite.api.kinds import PODS
+from k8slite.client.http import Connection, encode_request
+from k8slite.kubelet.cleanup import cleanup
+from k8slite.kubelet.images.store import ImageStore
+from k8slite.kubelet.runtime.process import open_process_runtime
+from raftkv.host import Address
+from raftkv.os_host import OsHost
+from tests.kubelet.world import Node, container, open_fake_node, open_node, pod
+
+
+def make_identities(directory: Path, *names: tuple[str, str]) -> None:
+    """ca.pem, and NAME.pem with NAME.key for each (name, organisation)."""
+    start = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    end = datetime.datetime(2080, 1, 1, tzinfo=datetime.UTC)
+    authority_key = ec.generate_private_key(ec.SECP256R1())
+    authority = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ca")])
+
+    def sign(subject: x509.Name, key: Any, *, ca: bool) -> x509.Certificate:
+        builder = x509.CertificateBuilder(
+            authority, subject, key.public_key(), x509.random_serial_number(), start, end
+        )
+        builder = builder.add_extension(x509.BasicConstraints(ca, None), critical=True)
+        local = x509.SubjectAlternativeName([x509.DNSName("kubelet")])
+        return builder.add_extension(local, critical=False).sign(authority_key, hashes.SHA256())
+
+    pem = serialization.Encoding.PEM
+    root = sign(authority, authority_key, ca=True)
+    (directory / "ca.pem").write_bytes(root.public_bytes(pem))
+    for name, organisation in names:
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name(
+            [
+                x509.NameAttribute(NameOID.COMMON_NAME, name),
+                x509.NameAttribute(NameOID.ORGANIZATION_NAME, organisation),
+            ]
+        )
+        (directory / f"{name}.pem").write_bytes(sign(subject, key, ca=False).public_bytes(pem))
+        (directory / f"{name}.key").write_bytes(
+            key.private_bytes(
+                pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+
+
+def server_context(directory: Path) -> ssl.SSLContext:
+    context = ssl.create_default_context(
+        ssl.Purpose.CLIENT_AUTH, cafile=str(directory / "ca.pem")
+    )
+    context.load_cert_chain(directory / "kubelet.pem", directory / "kubelet.key")
+    context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
+def client_context(directory: Path, name: str = "") -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(directory / "ca.pem"))
+    if name:
+        context.load_cert_chain(directory / f"{name}.pem", directory / f"{name}.key")
+    return context
+
+
+@asynccontextmanager
+async def connected(
+    net: Any, address: Address, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Connection]:
+    stream: trio.abc.Stream = await net.open_stream(address)
+    if tls is not None:
+        stream = trio.SSLStream(stream, tls, server_hostname="kubelet", https_compatible=True)
+    connection = Connection(stream, address)
+    try:
+        yield connection
+    finally:
+        with trio.CancelScope(shield=True):
+            await connection.aclose()
+
+
+async def ask(connection: Connection, path: str) -> tuple[int, bytes]:
+    head = await connection.request(encode_request("GET", path, "kubelet", (), None))
+    return head.status, await connection.receive_all()
+
+
+async def test_health_pods_and_unknown_paths(autojump_clock: trio.testing.MockClock) -> None:
+    listen = Address("127.100.0.1", 10250)
+    async with open_fake_node(serve=True, listen=listen) as (node, _):
+        node.api.add(PODS, pod())
+        await node.until(lambda: node.status()["phase"] == "Running")
+        async with connected(node.host.net, listen) as connection:
+            assert await ask(connection, "/healthz") == (200, b"ok")
+            status, body = await ask(connection, "/pods")
+            assert status == 200
+            assert b'"name":"p"' in body
+            assert (await ask(connection, "/nothing"))[0] == 404
+            assert (await ask(connection, "/containerLogs/default/q/c"))[0] == 404
+            assert (await ask(connection, "/containerLogs/default/p/x"))[0] == 404
+            assert (await ask(connection, "/containerLogs/default/p/c")) == (200, b"")
+            wrong = await ask(connection, "/containerLogs/default/p/c?tailLines=x")
+            assert wrong == (400, b"tailLines must be a whole number, not 'x'\n")
+            gone = await ask(connection, "/containerLogs/default/p/c?previous=true")
+            assert gone[0] == 400
+            assert b"previous terminated container" in gone[1]
+
+
+async def test_nonsense_closes_the_connection(autojump_clock: trio.testing.MockClock) -> None:
+    listen = Address("127.100.0.1", 10250)
+    async with open_fake_node(serve=True, listen=listen) as (node, _):
+        stream = await node.host.net.open_stream(listen)
+        await stream.send_all(b"\0\1\2 nonsense\r\n\r\n")
+        answer = b""
+        while data := await stream.receive_some(1000):
+            answer += data
+        assert answer.startswith(b"HTTP/1.1 400")
+        async with connected(node.host.net, listen) as connection:
+            assert (await ask(connection, "/healthz"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("who", "allowed", "status"),
+    [
+        ("", None, 401),
+        ("apiserver", None, 200),
+        ("apiserver", ("apiserver",), 200),
+        ("apiserver", ("system:masters",), 200),
+        ("other", ("apiserver",), 403),
+    ],
+)
+async def test_certificates(
+    who: str, allowed: tuple[str, ...] | None, status: int, tmp_path: Path
+) -> None:
+    names = ("kubelet", "x"), ("apiserver", "system:masters"), ("other", "y")
+    make_identities(tmp_path, *names)
+    from k8slite.kubelet.runtime.fake import open_fake_runtime
+
+    host = OsHost()
+    async with open_fake_runtime(host) as runtime:
+        fields = {"serve": True, "tls": server_context(tmp_path), "authorized_users": allowed}
+        async with open_node(runtime, host=host, **fields) as node:
+            tls = client_context(tmp_path, who)
+            async with connected(host.net, node.kubelet.address, tls) as connection:
+                assert (await ask(connection, "/healthz"))[0] == 200
+                assert (await ask(connection, "/pods"))[0] == status
+
+
+@asynccontextmanager
+async def open_logging_node(root: Path) -> AsyncIterator[Node]:
+    try:
+        images = ImageStore(root / "images")
+        async with open_process_runtime(root, OsHost(), images) as runtime:
+            host = OsHost()
+            async with open_node(runtime, host=host, root_dir=str(root), serve=True) as node:
+                yield node
+    finally:
+        cleanup(root)
+
+
+async def test_logs_of_real_containers(tmp_path: Path) -> None:
+    async with open_logging_node(tmp_path) as node:
+        script = f"echo one; echo two >&2; while ! test -e {tmp_path}/go; do sleep 0.05; done; echo end"
+        node.api.add(PODS, pod(containers=[container("c", "sh", "-c", script)]))
+        await node.until(lambda: node.status()["phase"] == "Running")
+        address = node.kubelet.address
+        path = "/containerLogs/default/p/c"
+        async with connected(node.host.net, address) as connection:
+            with trio.fail_after(10):
+                while (await ask(connection, path)) != (200, b"one\ntwo\n"):
+                    await trio.sleep(0.02)
+            assert (await ask(connection, f"{path}?tailLines=1"))[1] == b"two\n"
+            assert (await ask(connection, f"{path}?sinceSeconds=3600"))[1] == b"one\ntwo\n"
+            stamped = (await ask(connection, f"{path}?timestamps=true"))[1].split(b"\n")[0]
+            assert stamped.endswith(b"Z one")
+        async with connected(node.host.net, address) as connection:
+            request = encode_request("GET", f"{path}?follow=true", "kubelet", (), None)
+            assert (await connection.request(request)).status == 200
+            seen = b""
+            while seen != b"one\ntwo\n":
+                seen += await connection.receive()
+            (tmp_path / "go").touch()
+            with trio.fail_after(10):
+                assert seen + await connection.receive_all() == b"one\ntwo\nend\n"
+        await node.until(lambda: node.status()["containerStatuses"][0]["restartCount"] == 1)
+        async with connected(node.host.net, address) as connection:
+            previous = await ask(connection, f"{path}?previous=true")
+            assert previous == (200, b"one\ntwo\nend\n")
+
+
+async def test_a_reader_who_leaves_is_not_followed_for_ever(tmp_path: Path) -> None:
+    async with open_logging_node(tmp_path) as node:
+        node.api.add(PODS, pod(containers=[container("c", "sh", "-c", "echo on; sleep 1000")]))
+        await node.until(lambda: node.status()["phase"] == "Running")
+        for _ in range(3):
+            async with connected(node.host.net, node.kubelet.address) as connection:
+                path = "/containerLogs/default/p/c?follow=true"
+                await connection.request(encode_request("GET", path, "kubelet", (), None))
+                assert await connection.receive() == b"on\n"
+        async with connected(node.host.net, node.kubelet.address) as connection:
+            assert (await ask(connection, "/healthz"))[0] == 200
