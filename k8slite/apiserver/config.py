@@ -76,3 +76,5 @@ class ApiserverConfig:
     watch_history_events: int = 10_000
 
     bootstrap: bool = True
+    track_field_owners: bool = True
+    """Keep metadata.managedFields; without them server-side apply sees no conflicts."""

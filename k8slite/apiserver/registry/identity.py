@@ -31,7 +31,6 @@ def fill_created(kind: Kind, obj: Obj, namespace: str, now: float, rng: random.R
     metadata = obj["metadata"]
     for name in ("selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"):
         metadata.pop(name, None)
-    metadata.pop("managedFields", None)
     if kind.namespaced:
         metadata["namespace"] = namespace
     if not metadata.get("name") and metadata.get("generateName"):

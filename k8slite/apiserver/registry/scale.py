@@ -144,5 +144,5 @@ async def _change(call: Call, transform: writes.Transform) -> Response:
                 old["metadata"][field] = scale["metadata"][field]
         return old
 
-    change = await writes.modify(call, scaled)
+    change = await writes.modify(call, scaled, part="scale")
     return _answer(call, change.obj)

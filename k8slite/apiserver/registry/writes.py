@@ -34,6 +34,12 @@ from k8slite.apiserver.http.message import Response
 from k8slite.apiserver.objects import body_of, encode, storage_key, storage_kind
 from k8slite.apiserver.options import check_write_options, is_dry_run
 from k8slite.apiserver.registry.identity import fill_created, new_name
+from k8slite.apiserver.registry.ownership import (
+    APPLY_PATCH,
+    Configuration,
+    check_apply_options,
+    track,
+)
 from k8slite.apiserver.registry.patches import apply_patch
 from k8slite.apiserver.registry.strategies import strategy_of
 from k8slite.apiserver.registry.strategy import Strategy
@@ -100,8 +106,8 @@ async def create(call: Call) -> Response:
     return answer(call, 201, obj)
 
 
-async def create_object(call: Call, obj: Obj) -> Obj:
-    """Store a new object, given as decoded. Raises ApiError."""
+async def create_object(call: Call, obj: Obj, *, applied: bool = False) -> Obj:
+    """Store a new object, given as decoded (or as applied). Raises ApiError."""
     kind, core = call.kind, call.core
     metadata = obj["metadata"]
     generated = not metadata.get("name") and bool(metadata.get("generateName"))
@@ -111,6 +117,9 @@ async def create_object(call: Call, obj: Obj) -> Obj:
     strategy = strategy_of(kind)
     fill_created(kind, obj, call.namespace, core.now(), core.host.rng)
     strategy.defaults(call, obj)
+    if not applied:
+        metadata.pop("managedFields", None)
+        track(call, obj, None, "")
     await admit(call, obj, None)
     strategy.prepare_create(call, obj)
     problems = _that_count(call, strategy.validate_create(call, obj))
@@ -245,9 +254,39 @@ async def patch_status(call: Call) -> Response:
 
 async def _patch(call: Call, part: str) -> Response:
     check_write_options(call)
+    apply = media_type(call.request.header(b"content-type")) == APPLY_PATCH
+    check_apply_options(call, apply=apply)
+    if apply:
+        return await _apply(call, part)
     transform = patch_transform(call, call.kind)
     change = await modify(call, transform, part=part)
     return answer(call, 200, change.obj)
+
+
+async def _apply(call: Call, part: str) -> Response:
+    """Server-side apply: create what is not there, else merge into it."""
+    configuration = Configuration(call, validation_level(call))
+    strategy_of(call.kind).decoded(call, configuration.obj, validation_level(call))
+    _check_name(call, configuration.obj)
+    subresource = "" if part == "main" else part
+
+    def transform(old: Obj) -> Obj:
+        return configuration.apply_to(old, subresource)
+
+    for _ in range(ATTEMPTS_MAX):
+        try:
+            change = await modify(call, transform, part=part, applied=True)
+            return answer(call, 200, change.obj)
+        except ApiError as error:
+            if error.code != 404 or part != "main":
+                raise
+        try:
+            obj = await create_object(call, configuration.apply_to(None), applied=True)
+            return answer(call, 201, obj)
+        except ApiError as error:
+            if error.reason != "AlreadyExists":
+                raise
+    raise conflict(call.kind, call.info.name)
 
 
 def patch_transform(call: Call, kind: Kind) -> Transform:
@@ -267,11 +306,15 @@ def patch_transform(call: Call, kind: Kind) -> Transform:
     return transform
 
 
-async def modify(call: Call, transform: Transform, *, part: str = "main") -> Change:
+async def modify(
+    call: Call, transform: Transform, *, part: str = "main", applied: bool = False
+) -> Change:
     """Change a stored object. Raises ApiError.
 
-    `part` is what may be changed: "main" (all but the status), "status", or "raw": a handler of
-    ours made the change itself, and neither strategy, admission nor validation looks at it.
+    `part` is what may be changed: "main" (all but the status), "scale" (the same, through that
+    subresource), "status", or "raw": a handler of ours made the change itself, and neither
+    strategy, admission nor validation looks at it. `applied`: the new object says itself who owns
+    its fields.
     """
     mirror, kind = call.core.mirror, call.kind
     cache = mirror.cache(kind)
@@ -285,7 +328,7 @@ async def modify(call: Call, transform: Transform, *, part: str = "main") -> Cha
         if entry is None:
             raise not_found(kind, call.info.name)
         try:
-            return await _attempt(call, entry, transform, part=part, fresh=fresh)
+            return await _attempt(call, entry, transform, part=part, fresh=fresh, applied=applied)
         except _Stale:
             entry, fresh = None, False
         except Moved as moved:
@@ -306,7 +349,7 @@ class _Stale(Exception):
 
 
 async def _attempt(
-    call: Call, entry: Entry, transform: Transform, *, part: str, fresh: bool
+    call: Call, entry: Entry, transform: Transform, *, part: str, fresh: bool, applied: bool
 ) -> Change:
     kind = call.kind
     strategy = strategy_of(kind)
@@ -314,9 +357,9 @@ async def _attempt(
     try:
         new = transform(copy(old))
         _check_preconditions(kind, new, old)
-        _keep_system_fields(new, old)
+        _keep_system_fields(new, old, applied=applied)
         if part != "raw":
-            await _check_change(call, strategy, new, old, status=part == "status")
+            await _check_change(call, strategy, new, old, part=part, applied=applied)
     except ApiError:
         await _require_newest(call, entry, fresh=fresh)
         raise
@@ -330,13 +373,15 @@ async def _attempt(
 
 
 async def _check_change(
-    call: Call, strategy: Strategy, new: Obj, old: Obj, *, status: bool
+    call: Call, strategy: Strategy, new: Obj, old: Obj, *, part: str, applied: bool
 ) -> None:
     """Let strategy, defaults, admission and validation have their say. Raises ApiError."""
     kind = call.kind
     strategy.defaults(call, new)
+    if not applied:
+        track(call, new, old, "" if part == "main" else part)
     await admit(call, new, old)
-    if status:
+    if part == "status":
         strategy.prepare_status(call, new, old)
         problems = strategy.validate_status(call, new, old)
     else:
@@ -397,15 +442,14 @@ _SYSTEM_FIELDS = (
 )
 
 
-def _keep_system_fields(new: Obj, old: Obj) -> None:
+def _keep_system_fields(new: Obj, old: Obj, *, applied: bool) -> None:
     mine, theirs = new["metadata"], old["metadata"]
-    for field in _SYSTEM_FIELDS:
+    for field in _SYSTEM_FIELDS if applied else (*_SYSTEM_FIELDS, "managedFields"):
         if field in theirs:
             mine[field] = theirs[field]
         else:
             mine.pop(field, None)
     mine.pop("selfLink", None)
-    mine.pop("managedFields", None)
 
 
 def _vanishes(strategy: Strategy, new: Obj) -> bool:
