@@ -8,7 +8,7 @@ everywhere. What it raises is a broken invariant.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, Final
 
 from raftkv.errors import EmptyKey, KvError, LeaseExists
@@ -187,7 +187,7 @@ class Machine:
         """The whole state, with a checksum, as `restore` wants it."""
         return b"".join(self.snapshot_parts())
 
-    def snapshot_parts(self) -> Iterator[bytes]:
+    def snapshot_parts(self) -> Generator[bytes, None, None]:
         """The snapshot in pieces, a millisecond each: the state when the first one is taken.
 
         Commands may be applied between two pieces and don't show. Memory that compaction gives up

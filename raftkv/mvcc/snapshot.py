@@ -19,13 +19,14 @@ long (`Store.hold`). So a large store is written down without anybody waiting fo
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, Final
 from zlib import crc32
 
 import msgpack
 
 from raftkv.errors import SnapshotDamaged
+from raftkv.mvcc.commands import Kv
 from raftkv.mvcc.leases import Lease, LeaseTable
 from raftkv.mvcc.store import Store
 
@@ -39,7 +40,7 @@ END: Final = b"\x90"
 """An empty array."""
 
 
-def parts(store: Store, leases: LeaseTable) -> Iterator[bytes]:
+def parts(store: Store, leases: LeaseTable) -> Generator[bytes, None, None]:
     """The state when the first piece is taken. Close the iterator if it is given up."""
     head, crc = MAGIC, 0
     for piece in _pieces(store, leases):
@@ -54,9 +55,19 @@ def _pieces(store: Store, leases: LeaseTable) -> Iterator[bytes]:
     with store.hold() as held:
         granted = [[lease.id, lease.ttl, lease.remaining] for lease in leases]
         yield pack([held.revision, held.compact_revision, store.digest, granted])
+        # Keys that came meanwhile shift the pieces of `base`, so they are cut anew: equal states
+        # give equal bytes. An empty piece is still a pause.
+        gathered: list[Kv] = []
         for pairs in held.base(PIECE):
-            if pairs:
-                yield pack(pairs)
+            gathered += pairs
+            full, gathered = gathered[:PIECE], gathered[PIECE:]
+            if len(full) < PIECE:
+                gathered = full
+                yield b""
+            else:
+                yield pack(full)
+        if gathered:
+            yield pack(gathered)
         yield END
         for revisions in held.log(PIECE):
             yield pack([[pair for _, pair, _ in events] for events in revisions])

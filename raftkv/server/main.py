@@ -169,6 +169,7 @@ class Server:
             nursery.start_soon(self.peers.run)
         nursery.start_soon(self.replica.run)
         nursery.start_soon(self.replica.watches.catch_up)
+        nursery.start_soon(self.snapshots.run, self.inbox.wake)
         nursery.start_soon(self._ticker)
 
     async def _ticker(self) -> None:

@@ -96,15 +96,17 @@ class Replica:
 
     async def run(self) -> None:
         """Until cancelled. What it raises is a broken disk or invariant: the process must end."""
-        node, inbox = self.node, self.inbox
+        node = self.node
         while True:
             self._gather()
             if node.has_effects():
                 await self._carry_out(node.take_effects())
                 continue
-            if self._snapshots.due(self.applied):
-                await self._snapshots.take(node, self.applied, self.machine)
+            if self._snapshots.stored is not None:
+                await self._snapshots.finish(node)
                 continue
+            if self._snapshots.due(self.applied):
+                self._snapshots.begin(node, self.applied, self.machine)
             await self._wait()
 
     async def _wait(self) -> None:

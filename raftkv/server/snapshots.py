@@ -1,15 +1,21 @@
 """When the state machine is written down whole, and the log behind it forgotten.
 
-Owns: the newest durable snapshot. Runs on the replica's task, which alone may use the log.
-Assumes: it's asked between two batches of effects (`consider`), when the log is at rest.
+Owns: the newest durable snapshot, and the one that is being made. The state is fixed on the
+replica's task (`begin`); `run`, a task of its own, packs it piece by piece and writes the file, so
+that nobody waits for a large store; then the replica's task records it in the log (`finish`).
 
-A snapshot is due after so many entries, or when the log since the last one has outgrown both a
-fixed size and the last snapshot: so the work per write stays bounded however large the store is.
+A snapshot is due after so many entries, unless they are little beside the last snapshot, or when
+the log since then has outgrown both a fixed size and the last snapshot: so the work per write
+stays bounded however large the store is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Callable, Generator
+
+import trio
 
 from raftkv.errors import SnapshotDamaged
 from raftkv.host import Disk
@@ -18,10 +24,17 @@ from raftkv.raft.messages import Entry, Snapshot, SnapshotMeta
 from raftkv.raft.node import RaftNode
 from raftkv.storage import snapshots
 from raftkv.storage.wal import Wal
+from raftkv.streams import Wakeup
 
 __all__ = ["Snapshots"]
 
 log = logging.getLogger(__name__)
+
+PATIENCE = 10
+"""After so many times the entries a snapshot is made however little they hold."""
+
+SMALL_BYTES = 1024 * 1024
+"""A snapshot of this size is made whenever the entries say so."""
 
 
 class Snapshots:
@@ -44,6 +57,11 @@ class Snapshots:
         self._size = size
         self._bytes = 0
         self.newest = newest
+        self.stored: tuple[SnapshotMeta, int] | None = None
+        """What waits for `finish`: its meta and size."""
+        self._making = False
+        self._job: tuple[SnapshotMeta, list[bytes], Generator[bytes, None, None]] | None = None
+        self._wakeup = Wakeup()
 
     @property
     def index(self) -> int:
@@ -55,25 +73,58 @@ class Snapshots:
             self._bytes += len(entry.data)
 
     def due(self, applied: int) -> bool:
-        if applied <= self.index:
+        """Whether to begin one."""
+        if self._making or applied <= self.index:
             return False
-        if applied - self.index >= self._every_entries:
-            return True
+        behind = applied - self.index
+        if behind >= self._every_entries:
+            little = 4 * self._bytes + SMALL_BYTES < self._size
+            return not little or behind >= PATIENCE * self._every_entries
         return self._bytes > max(self._every_bytes, 2 * self._size)
 
-    async def take(self, node: RaftNode, applied: int, machine: Machine) -> None:
-        """Write the state at `applied` down and let the log behind it go."""
+    def begin(self, node: RaftNode, applied: int, machine: Machine) -> None:
+        """Fix the state at `applied`; the rest is done by `run`."""
         meta = node.snapshot_meta(applied)
         if meta is None:
             return
-        data = machine.snapshot()
-        await self.save(Snapshot(meta, data))
+        pieces = machine.snapshot_parts()
+        self._making = True
+        self._job = (meta, [next(pieces)], pieces)
+        self._bytes = 0
+        self._wakeup.set()
+
+    async def run(self, wake: Callable[[], None]) -> None:
+        """Make snapshots when they were begun, until cancelled; `wake` calls for `finish`."""
+        while True:
+            await self._wakeup.wait()
+            if self._job is None:
+                continue
+            (meta, done, pieces), self._job = self._job, None
+            with contextlib.closing(pieces):
+                for piece in pieces:
+                    done.append(piece)
+                    await trio.lowlevel.checkpoint()
+            data = b"".join(done)
+            await self._wal.store_snapshot(Snapshot(meta, data))
+            self.stored = (meta, len(data))
+            wake()
+
+    async def finish(self, node: RaftNode) -> None:
+        """Let the snapshot that `run` has stored count, and the log behind it go."""
+        assert self.stored is not None
+        (meta, size), self.stored = self.stored, None
+        self._making = False
+        if meta.index <= self.index:  # the leader's came first
+            self._wal.drop_snapshot(meta)
+            return
+        await self._wal.record_snapshot(meta)
+        self.newest, self._size = meta, size
         node.compact(meta, self._keep_behind)
         await self._wal.release(max(0, meta.index - self._keep_behind))
-        log.info("snapshot index=%d bytes=%d", meta.index, len(data))
+        log.info("snapshot index=%d bytes=%d", meta.index, size)
 
     async def save(self, snapshot: Snapshot) -> None:
-        """Make a snapshot durable, an own one or a leader's."""
+        """Make a leader's snapshot durable, now."""
         await self._wal.save_snapshot(snapshot)
         self.newest = snapshot.meta
         self._size = len(snapshot.data)

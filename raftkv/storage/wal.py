@@ -146,13 +146,24 @@ class Wal:
         leader), the snapshot replaces the log. For that case append the new hard state first:
         then term and snapshot become durable in one record.
         """
+        await self.store_snapshot(snapshot)
+        await self.record_snapshot(snapshot.meta)
+
+    async def store_snapshot(self, snapshot: Snapshot) -> None:
+        """Write the file alone, which may take long: meanwhile the log may be used as always.
+
+        The snapshot counts only after `record_snapshot`; a crash before it leaves a file that is
+        deleted at the next start.
+        """
         self._check()
-        meta = snapshot.meta
-        assert not self._snapshots or meta.index >= self._snapshots[-1].index
         try:
-            await self._disk.replace(snapshots.name_of(meta), snapshots.pack(snapshot))
+            await self._disk.replace(snapshots.name_of(snapshot.meta), snapshots.pack(snapshot))
         except OSError as error:
             raise self._failed("a snapshot can't be written", error) from error
+
+    async def record_snapshot(self, meta: SnapshotMeta) -> None:
+        """Make a stored snapshot count, and delete those that it makes obsolete."""
+        assert not self._snapshots or meta.index >= self._snapshots[-1].index
         await self._write(meta)
         obsolete = self._snapshots[:-2]
         self._snapshots = self._snapshots[-2:]
@@ -160,6 +171,11 @@ class Wal:
         for name in [snapshots.name_of(each) for each in obsolete]:
             if name not in kept:
                 self._disk.delete(name)
+
+    def drop_snapshot(self, meta: SnapshotMeta) -> None:
+        """Forget a stored snapshot that was overtaken before it was recorded."""
+        if meta not in self._snapshots:
+            self._disk.delete(snapshots.name_of(meta))
 
     async def _write(self, meta: SnapshotMeta | None) -> None:
         self._check()

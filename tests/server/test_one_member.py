@@ -137,6 +137,8 @@ async def test_restart_keeps_everything(tmp_path: Path, snapshot_entries: int) -
     async with open_cluster(tmp_path, 1, **options) as cluster, client_of(cluster) as kv:
         for number in range(40):
             await kv.put(b"k%02d" % (number % 20), b"%d" % number)
+        while snapshot_entries == 7 and not cluster.servers[1].status()["snapshot_index"]:
+            await trio.sleep(0.01)
         before = cluster.servers[1].status()
         assert (before["snapshot_index"] > 0) == (snapshot_entries == 7)
         await cluster.stop(1)
