@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from raftkv.errors import Compacted, EmptyKey, FutureRevision, SnapshotDamaged
+from raftkv.mvcc import snapshot
 from raftkv.mvcc.commands import is_read_only, prefix_end
 from raftkv.mvcc.machine import Machine
 
@@ -275,3 +276,18 @@ def test_garbage_commands_are_refused_not_fatal() -> None:
         result, events = machine.apply(command)
         assert machine.revision == before + bool(events)
         assert result[0] == "error" or type(result[0]) is int
+
+
+def test_keys_that_come_during_a_snapshot_do_not_change_its_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Found by the twin's test: a new key moved the borders between the pieces."""
+    monkeypatch.setattr(snapshot, "PIECE", 2)
+    machine = Machine()
+    for command in (put(b"a"), put(b"a"), put(b"ab"), put(b"b"), ["compact", 5]):
+        machine.apply(command)
+    whole = machine.snapshot()
+    pieces = machine.snapshot_parts()
+    got = [next(pieces)]
+    machine.apply(put(b"aa"))
+    assert b"".join([*got, *pieces]) == whole
