@@ -20,8 +20,8 @@ error ends the run, for it is a bug.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from typing import Any, Literal, Protocol, TypeVar
 
 import trio
@@ -61,6 +61,7 @@ NO_AUTHORITY = "# there is no TLS in a simulation, hence no authority\n"
 LOOK_AGAIN_SECONDS = 0.25
 LOOK_AGAIN_SECONDS_MAX = 2.0
 LOOK_AGAIN_GROWTH = 1.2
+Hosts = str | Sequence[str]
 Role = Literal["raft", "scheduler", "controller-manager"]
 
 # What ends a component's process without being a bug: a broken disk, no way to the apiserver.
@@ -81,6 +82,8 @@ class ClusterConfig:
     tick."""
     controllers: ControllerTimings = field(factory=ControllerTimings)
     kubelet: KubeletTimings = field(factory=KubeletTimings)
+    users: dict[str, tuple[str, ...]] = field(factory=dict)
+    """Further users, each with its groups, for `open_client_as`."""
     node_capacity: dict[str, str] = field(
         factory=lambda: {"cpu": "4", "memory": "8Gi", "ephemeral-storage": "100Gi"}
     )
@@ -110,11 +113,31 @@ class SimCluster:
         return self._admin
 
     @asynccontextmanager
-    async def open_client_as(self, user: str, *groups: str) -> AsyncIterator[Client]:
-        """A client of another identity: `user` is the name of a host or ADMIN."""
-        assert not groups, "identities are fixed at the start"
-        async with open_client(self._client_config(user), self.world.host(USER_HOST)) as client:
+    async def open_client_as(self, user: str) -> AsyncIterator[Client]:
+        """A client of another identity: one of `ClusterConfig.users`, or a component's host."""
+        async with open_client(self.client_config(user), self.world.host(USER_HOST)) as client:
             yield client
+
+    def client_config(self, user: str = ADMIN) -> ClientConfig:
+        """How that user's programs reach the apiservers."""
+        return ClientConfig(endpoints=self._api_endpoints, token=f"token-{user}", user_agent=user)
+
+    def run(
+        self, name: str, program: Callable[[Client, SimHost], Awaitable[object]], user: str = ADMIN
+    ) -> SimHost:
+        """Run a program of yours (an operator, say) on a host of its own, until the cluster ends.
+
+        It gets a client and its host; `crash(name)` kills it, `restart(name)` runs it again. What
+        it raises ends the test, unless a supervisor would restart it for that.
+        """
+
+        @asynccontextmanager
+        async def opened(host: SimHost) -> AsyncIterator[None]:
+            async with open_client(self.client_config(user), host) as client:
+                await program(client, host)
+                yield None
+
+        return self._supervise(name, opened)
 
     def now(self) -> float:
         """Seconds since the world began."""
@@ -167,7 +190,24 @@ class SimCluster:
         self.world.crash(host, power=power)
 
     async def restart(self, host: str) -> None:
+        """Start a crashed host again, with everything that ran on it."""
         await self.world.restart(host)
+
+    def pause(self, host: str) -> None:
+        """Stop a host's process as SIGSTOP does."""
+        self.world.pause(host)
+
+    def resume(self, host: str) -> None:
+        self.world.resume(host)
+
+    def partition(self, a: Hosts, b: Hosts) -> AbstractContextManager[None]:
+        """Nothing passes between the hosts `a` and the hosts `b` while one is inside. Further
+        faults (one way, delay, loss, disks) are methods of `world`."""
+        return self.world.partition(a, b)
+
+    def isolate(self, host: str) -> AbstractContextManager[None]:
+        """Nothing passes between the host and any other while one is inside."""
+        return self.world.isolate(host)
 
     # How it is put together
 
@@ -190,11 +230,10 @@ class SimCluster:
         }[role]
         return [f"{role}-{number}" for number in range(1, count + 1)]
 
-    def _client_config(self, user: str) -> ClientConfig:
-        return ClientConfig(endpoints=self._api_endpoints, token=f"token-{user}", user_agent=user)
-
     def _tokens(self) -> tuple[StaticToken, ...]:
         tokens = [StaticToken(f"token-{ADMIN}", ADMIN, groups=("system:masters",))]
+        for user, groups in self.config.users.items():
+            tokens.append(StaticToken(f"token-{user}", user, groups=groups))
         for role, user in (
             ("scheduler", "system:kube-scheduler"),
             ("controller-manager", "system:kube-controller-manager"),
@@ -206,8 +245,8 @@ class SimCluster:
             )
         return tuple(tokens)
 
-    def start(self) -> None:
-        """Start every component on its host."""
+    def start_components(self) -> None:
+        """Start every component on its host. `open_cluster` does."""
         for number, name in enumerate(self._names("raft"), 1):
             self._supervise(name, self._raft(number))
         for number, name in enumerate(self._names("apiserver"), 1):
@@ -224,7 +263,7 @@ class SimCluster:
         name: str,
         component: Callable[[SimHost], AbstractAsyncContextManager[Any]],
         *addresses: str,
-    ) -> None:
+    ) -> SimHost:
         host = self.world.host(name, *addresses)
 
         async def program() -> None:
@@ -238,6 +277,7 @@ class SimCluster:
                 await trio.sleep(RESTART_SECONDS)
 
         host.start(program)
+        return host
 
     def _raft(self, number: int) -> Callable[[SimHost], AbstractAsyncContextManager[Any]]:
         names = self._names("raft")
@@ -269,14 +309,14 @@ class SimCluster:
         return lambda host: open_apiserver(config, host)
 
     def _scheduler(self, name: str) -> Callable[[SimHost], AbstractAsyncContextManager[Any]]:
-        config = SchedulerConfig(client=self._client_config(name), identity=name)
+        config = SchedulerConfig(client=self.client_config(name), identity=name)
         return lambda host: open_scheduler(config, host)
 
     def _controller_manager(
         self, name: str
     ) -> Callable[[SimHost], AbstractAsyncContextManager[Any]]:
         config = ControllerManagerConfig(
-            client=self._client_config(name),
+            client=self.client_config(name),
             identity=name,
             timings=self.config.controllers,
             root_ca=NO_AUTHORITY,
@@ -287,7 +327,7 @@ class SimCluster:
         name = f"node-{number}"
         pod_cidr = f"10.244.{number}.0/24"
         config = KubeletConfig(
-            client=self._client_config(name),
+            client=self.client_config(name),
             node_name=name,
             node_ip=f"10.0.0.{number}",
             root_dir=f"/nowhere/{name}",
@@ -327,8 +367,8 @@ async def open_cluster(
 @asynccontextmanager
 async def _cluster_in(world: World, config: ClusterConfig | None) -> AsyncIterator[SimCluster]:
     cluster = SimCluster(world, config or ClusterConfig())
-    cluster.start()
-    async with open_client(cluster._client_config(ADMIN), world.host(USER_HOST)) as client:
+    cluster.start_components()
+    async with open_client(cluster.client_config(ADMIN), world.host(USER_HOST)) as client:
         cluster._admin = client
         expected = sum(len(cluster._names(role)) for role in ROLES)
         while len(cluster.running) < expected:

@@ -9,10 +9,13 @@ import sys
 import pytest
 import trio
 
-from k8slite.api.kinds import DEPLOYMENTS, NODES
+from k8slite.api.kinds import CONFIG_MAPS, DEPLOYMENTS, NODES
 from k8slite.api.meta import Obj
 from k8slite.api.status import ApiError
+from k8slite.client.client import Client
+from k8slite.client.informer import open_informer
 from k8slite.testing import ClusterConfig, SimCluster, run_cluster
+from netsim.hosts import SimHost
 from tests.testing.scenarios import evictions, running_pods, web
 
 
@@ -58,7 +61,7 @@ async def create_once(cluster: SimCluster, obj: Obj) -> bool:
 @pytest.mark.parametrize("seed", range(3))
 def test_an_apiserver_that_is_cut_off_is_left(seed: int) -> None:
     async def scenario(cluster: SimCluster) -> None:
-        with cluster.world.isolate("apiserver-1"):
+        with cluster.isolate("apiserver-1"):
             with trio.fail_after(120):
                 await cluster.eventually(lambda: create_once(cluster, web(2)))
 
@@ -69,3 +72,57 @@ def test_an_apiserver_that_is_cut_off_is_left(seed: int) -> None:
                 await cluster.eventually(two)
 
     run_cluster(seed, scenario, ClusterConfig(nodes=1))
+
+
+async def label_config_maps(client: Client, host: SimHost) -> None:
+    """An operator: every config map gets a label."""
+    async with open_informer(client, CONFIG_MAPS, host, "default") as informer:
+        await informer.wait_synced()
+        while True:
+            for config_map in informer.list():
+                if "seen" not in config_map["metadata"].get("labels", {}):
+                    patch = {"metadata": {"labels": {"seen": "yes"}}}
+                    name = config_map["metadata"]["name"]
+                    await client.patch(CONFIG_MAPS, name, "default", patch)
+            await trio.sleep(1)
+
+
+def test_an_operator_under_test_is_killed_and_catches_up() -> None:
+    async def scenario(cluster: SimCluster) -> None:
+        client = cluster.client()
+
+        async def create(number: int) -> None:
+            metadata = {"name": f"m{number}", "namespace": "default"}
+            await client.create(
+                CONFIG_MAPS, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+            )
+
+        async def all_seen() -> bool:
+            listed = await client.list(CONFIG_MAPS, "default")
+            return all("seen" in obj["metadata"].get("labels", {}) for obj in listed.items)
+
+        cluster.run("operator", label_config_maps)
+        await create(1)
+        with trio.fail_after(60):
+            await cluster.eventually(all_seen)
+        cluster.crash("operator", power=False)
+        await create(2)
+        await trio.sleep(60)
+        assert not await all_seen()
+        await cluster.restart("operator")
+        with cluster.isolate("apiserver-2"), trio.fail_after(300):
+            await cluster.eventually(all_seen)
+
+    run_cluster(1, scenario, ClusterConfig(nodes=0))
+
+
+def test_users_have_the_rights_of_their_groups() -> None:
+    async def scenario(cluster: SimCluster) -> None:
+        async with cluster.open_client_as("alice") as alice:
+            with pytest.raises(ApiError, match="alice"):
+                await alice.list(NODES)
+        async with cluster.open_client_as("bob") as bob:
+            await bob.list(NODES)
+
+    users = {"alice": (), "bob": ("system:masters",)}
+    run_cluster(1, scenario, ClusterConfig(nodes=0, users=users))
