@@ -37,6 +37,7 @@ __all__ = [
     "ControllerManagerConfig",
     "open_controller_manager",
     "run_controllers",
+    "run_replica",
 ]
 
 CONTROLLERS: dict[str, Controller] = {
@@ -95,13 +96,15 @@ async def open_controller_manager(
     """A replica that campaigns, leads, and campaigns again; on leaving, it gives up its Lease."""
     manager = ControllerManager()
     async with open_client(config.client, host) as client, open_background() as nursery:
-        nursery.start_soon(_campaign, client, config, host, manager.leader)
+        nursery.start_soon(run_replica, client, config, host, manager.leader)
         yield manager
 
 
-async def _campaign(
+async def run_replica(
     api: Api, config: ControllerManagerConfig, host: Host, state: LeaderState
 ) -> None:
+    """Campaign, lead, and campaign again, until cancelled."""
+
     async def lead() -> None:
         await run_controllers(api, config, host)
 

@@ -33,7 +33,7 @@ from k8slite.scheduler.queue import SchedulingQueue
 from k8slite.scheduler.snapshot import Snapshot
 from raftkv.host import Host
 
-__all__ = ["Scheduler", "SchedulerConfig", "open_scheduler", "run_scheduling"]
+__all__ = ["Scheduler", "SchedulerConfig", "open_scheduler", "run_replica", "run_scheduling"]
 
 log = logging.getLogger(__name__)
 
@@ -76,11 +76,13 @@ async def open_scheduler(config: SchedulerConfig, host: Host) -> AsyncIterator[S
     """A replica that campaigns, leads, and campaigns again; on leaving, it gives up its Lease."""
     scheduler = Scheduler()
     async with open_client(config.client, host) as client, open_background() as nursery:
-        nursery.start_soon(_campaign, client, config, host, scheduler)
+        nursery.start_soon(run_replica, client, config, host, scheduler)
         yield scheduler
 
 
-async def _campaign(api: Api, config: SchedulerConfig, host: Host, scheduler: Scheduler) -> None:
+async def run_replica(api: Api, config: SchedulerConfig, host: Host, scheduler: Scheduler) -> None:
+    """Campaign, lead, and campaign again, until cancelled."""
+
     async def lead() -> None:
         await run_scheduling(api, config, host, scheduler)
 
