@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any, NamedTuple
-
 from k8slite.api import names
 from k8slite.api.meta import Obj
 from k8slite.api.status import (
@@ -19,17 +16,15 @@ from k8slite.api.validation import security
 from k8slite.api.validation.common import (
     Errors,
     check_all,
-    not_negative,
     one_of,
     port_number,
-    port_number_or_name,
 )
+from k8slite.api.validation.environment import local_path, validate_env, validate_env_from
+from k8slite.api.validation.probes import PROBES, PodFacts, validate_lifecycle, validate_probes
 from k8slite.api.validation.resources import resource_requirements
 
 PROTOCOLS = ("SCTP", "TCP", "UDP")
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
-_PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
-_HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc", "sleep")
 _EPHEMERAL_FORBIDDEN = (
     "ports",
     "livenessProbe",
@@ -39,17 +34,6 @@ _EPHEMERAL_FORBIDDEN = (
     "resources",
     "resizePolicy",
 )
-
-
-class PodFacts(NamedTuple):
-    """What a container's checks need to know of its pod."""
-
-    volumes: dict[str, Obj]
-    claims: list[str]
-    restart_policy: str
-    grace_seconds: int
-    host_network: bool
-    windows: bool
 
 
 def validate_containers(
@@ -67,8 +51,8 @@ def validate_containers(
             errors.append(duplicate(f"{at}.name", name))
         seen.add(name)
         if "lifecycle" in container:
-            _lifecycle(container["lifecycle"], facts, f"{at}.lifecycle", errors)
-        _probes(container, facts, at, errors)
+            validate_lifecycle(container["lifecycle"], facts, f"{at}.lifecycle", errors)
+        validate_probes(container, facts, at, errors)
         _restart_policy(container, at, errors)
     _host_ports(containers, path, errors)
 
@@ -88,10 +72,10 @@ def validate_init_containers(
         seen.add(name)
         if restartable:
             if "lifecycle" in container:
-                _lifecycle(container["lifecycle"], facts, f"{at}.lifecycle", errors)
-            _probes(container, facts, at, errors)
+                validate_lifecycle(container["lifecycle"], facts, f"{at}.lifecycle", errors)
+            validate_probes(container, facts, at, errors)
         else:
-            for field in ("lifecycle", *_PROBES):
+            for field in ("lifecycle", *PROBES):
                 if field in container:
                     detail = "may not be set for init containers without restartPolicy=Always"
                     errors.append(forbidden_field(f"{at}.{field}", detail))
@@ -145,9 +129,9 @@ def _common(container: Obj, facts: PodFacts, path: str, errors: Errors) -> None:
     if container.get("ports"):
         _ports(container["ports"], f"{path}.ports", errors)
     if container.get("env"):
-        _env(container["env"], facts, f"{path}.env", errors)
+        validate_env(container["env"], facts, f"{path}.env", errors)
     if container.get("envFrom"):
-        _env_from(container["envFrom"], f"{path}.envFrom", errors)
+        validate_env_from(container["envFrom"], f"{path}.envFrom", errors)
     if container.get("volumeMounts"):
         _mounts(container, facts, f"{path}.volumeMounts", errors)
     if container.get("volumeDevices"):
@@ -226,225 +210,6 @@ def _host_ports(containers: list[Obj], path: str, errors: Errors) -> None:
             if key in taken:
                 errors.append(duplicate(f"{path}[{i}].ports[{j}].hostPort", key))
             taken.add(key)
-
-
-def _env(env: list[Obj], facts: PodFacts, path: str, errors: Errors) -> None:
-    for i, variable in enumerate(env):
-        at = f"{path}[{i}]"
-        name = variable.get("name")
-        if not name:
-            errors.append(required(f"{at}.name"))
-        else:
-            check_all(names.check_env_var_name(name), f"{at}.name", name, errors)
-        if "valueFrom" in variable:
-            _value_from(variable, facts, f"{at}.valueFrom", errors)
-
-
-def _value_from(variable: Obj, facts: PodFacts, path: str, errors: Errors) -> None:
-    source = variable["valueFrom"]
-    count = 0
-    if "fieldRef" in source:
-        count += 1
-        field_reference(source["fieldRef"], ENV_FIELDS, f"{path}.fieldRef", errors)
-    if "resourceFieldRef" in source:
-        count += 1
-        resource_field_reference(
-            source["resourceFieldRef"], f"{path}.resourceFieldRef", errors, False
-        )
-    for field in ("configMapKeyRef", "secretKeyRef"):
-        if field in source:
-            count += 1
-            _key_reference(source[field], f"{path}.{field}", errors)
-    if "fileKeyRef" in source:
-        count += 1
-        _file_key(source["fileKeyRef"], facts, f"{path}.fileKeyRef", errors)
-    if count == 0:
-        detail = (
-            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef`"
-            " or `fileKeyRef`"
-        )
-        errors.append(invalid_value(path, "", detail))
-    elif variable.get("value"):
-        detail = "may not be specified when `value` is not empty"
-        errors.append(invalid_value(path, "", detail))
-    elif count > 1:
-        detail = "may not have more than one field specified at a time"
-        errors.append(invalid_value(path, "", detail))
-
-
-ENV_FIELDS = (
-    "metadata.name",
-    "metadata.namespace",
-    "metadata.uid",
-    "spec.nodeName",
-    "spec.serviceAccountName",
-    "status.hostIP",
-    "status.hostIPs",
-    "status.podIP",
-    "status.podIPs",
-)
-VOLUME_FIELDS = (
-    "metadata.annotations",
-    "metadata.labels",
-    "metadata.name",
-    "metadata.namespace",
-    "metadata.uid",
-)
-RESOURCE_FIELDS = (
-    "limits.cpu",
-    "limits.ephemeral-storage",
-    "limits.memory",
-    "requests.cpu",
-    "requests.ephemeral-storage",
-    "requests.memory",
-)
-_KNOWN_LABELS = frozenset(
-    (
-        *ENV_FIELDS,
-        *VOLUME_FIELDS,
-        "spec.restartPolicy",
-        "spec.schedulerName",
-        "spec.hostNetwork",
-        "status.phase",
-        "status.nominatedNodeName",
-    )
-)
-_SUBSCRIPT = re.compile(r"(metadata\.(?:labels|annotations))\['(.*)'\]")
-
-
-def field_reference(reference: Obj, supported: tuple[str, ...], path: str, errors: Errors) -> None:
-    """A downward API field: one of a few paths, or one label or annotation by key."""
-    if not reference.get("apiVersion"):
-        errors.append(required(f"{path}.apiVersion"))
-        return
-    field = reference.get("fieldPath", "")
-    if not field:
-        errors.append(required(f"{path}.fieldPath"))
-        return
-    subscript = _SUBSCRIPT.fullmatch(field)
-    if subscript is not None:
-        key = subscript[2]
-        if subscript[1] == "metadata.annotations":
-            key = key.lower()
-        check_all(names.check_qualified_name(key), path, subscript[2], errors)
-        return
-    if field not in _KNOWN_LABELS:
-        detail = f"error converting fieldPath: field label not supported: {field}"
-        errors.append(invalid_value(f"{path}.fieldPath", field, detail))
-        return
-    one_of(field, supported, f"{path}.fieldPath", errors)
-
-
-def resource_field_reference(reference: Obj, path: str, errors: Errors, volume: bool) -> None:
-    resource = reference.get("resource", "")
-    if volume and not reference.get("containerName"):
-        errors.append(required(f"{path}.containerName"))
-    elif not resource:
-        errors.append(required(f"{path}.resource"))
-    elif resource not in RESOURCE_FIELDS and not resource.startswith(
-        ("limits.hugepages-", "requests.hugepages-")
-    ):
-        errors.append(not_supported(f"{path}.resource", resource, RESOURCE_FIELDS))
-    divisor = reference.get("divisor", "0")
-    if resource in RESOURCE_FIELDS and (not volume or reference.get("containerName")):
-        allowed = _DIVISORS["cpu" if resource.endswith("cpu") else "bytes"]
-        if divisor not in allowed:
-            kind = "cpu" if resource.endswith("cpu") else resource.partition(".")[2]
-            errors.append(
-                invalid_value(f"{path}.divisor", divisor, _divisor_message(kind, allowed))
-            )
-
-
-_DIVISORS = {
-    "cpu": ("0", "1m", "1"),
-    "bytes": (
-        "0",
-        "1",
-        "1k",
-        "1M",
-        "1G",
-        "1T",
-        "1P",
-        "1E",
-        "1Ki",
-        "1Mi",
-        "1Gi",
-        "1Ti",
-        "1Pi",
-        "1Ei",
-    ),
-}
-
-
-def _divisor_message(kind: str, allowed: tuple[str, ...]) -> str:
-    if kind == "cpu":
-        return "only divisor's values 1m and 1 are supported with the cpu resource"
-    values = ", ".join(allowed[1:])
-    what = "memory" if kind == "memory" else "local ephemeral storage"
-    return f"only divisor's values {values} are supported with the {what} resource"
-
-
-def _key_reference(reference: Obj, path: str, errors: Errors) -> None:
-    name = reference.get("name", "")
-    check_all(names.check_dns_subdomain(name), f"{path}.name", name, errors)
-    key = reference.get("key", "")
-    if not key:
-        errors.append(required(f"{path}.key"))
-    else:
-        check_all(names.check_config_key(key), f"{path}.key", key, errors)
-
-
-def _file_key(reference: Obj, facts: PodFacts, path: str, errors: Errors) -> None:
-    key, volume, file = (reference.get(f, "") for f in ("key", "volumeName", "path"))
-    if not key:
-        errors.append(required(f"{path}.key"))
-    else:
-        check_all(names.check_env_var_name(key), f"{path}.key", key, errors)
-    if not volume:
-        errors.append(required(f"{path}.volumeName"))
-    else:
-        check_all(names.check_dns_label(volume), f"{path}.volumeName", volume, errors)
-    if not file:
-        errors.append(required(f"{path}.path"))
-    else:
-        local_path(file, f"{path}.path", errors)
-    if volume not in facts.volumes:
-        errors.append(not_found_value(f"{path}.volumeName", volume))
-    elif "emptyDir" not in facts.volumes[volume]:
-        detail = "referenced volume must be of type emptyDir"
-        errors.append(invalid_value(f"{path}.volumeName", volume, detail))
-
-
-def local_path(text: str, path: str, errors: Errors) -> None:
-    """A relative path that stays below where it begins."""
-    if text.startswith("/"):
-        errors.append(invalid_value(path, text, "must be a relative path"))
-    if ".." in text.split("/"):
-        errors.append(invalid_value(path, text, "must not contain '..'"))
-
-
-def _env_from(sources: list[Obj], path: str, errors: Errors) -> None:
-    for i, source in enumerate(sources):
-        at = f"{path}[{i}]"
-        prefix = source.get("prefix")
-        if prefix:
-            check_all(names.check_env_var_name(prefix), f"{at}.prefix", prefix, errors)
-        count = 0
-        for field in ("configMapRef", "secretRef"):
-            if field in source:
-                count += 1
-                name = source[field].get("name", "")
-                where = f"{at}.{field}.name"
-                if not name:
-                    errors.append(required(where))
-                else:
-                    check_all(names.check_dns_subdomain(name), where, name, errors)
-        if count == 0:
-            detail = "must specify one of: `configMapRef` or `secretRef`"
-            errors.append(invalid_value(path, "", detail))
-        elif count > 1:
-            detail = "may not have more than one field specified at a time"
-            errors.append(invalid_value(path, "", detail))
 
 
 def _mounts(container: Obj, facts: PodFacts, path: str, errors: Errors) -> None:
@@ -554,97 +319,3 @@ def _resize_policy(policies: list[Obj], path: str, errors: Errors) -> None:
         if restart not in ("NotRequired", "RestartContainer"):
             known = ("NotRequired", "RestartContainer")
             errors.append(not_supported(path, restart, known) if restart else required(path))
-
-
-def _probes(container: Obj, facts: PodFacts, path: str, errors: Errors) -> None:
-    for field in _PROBES:
-        probe = container.get(field)
-        if probe is None:
-            continue
-        at = f"{path}.{field}"
-        _probe(probe, facts, at, errors)
-        threshold = probe.get("successThreshold", 1)
-        if field != "readinessProbe" and threshold != 1:
-            errors.append(invalid_value(f"{at}.successThreshold", threshold, "must be 1"))
-        grace = probe.get("terminationGracePeriodSeconds")
-        if field == "readinessProbe":
-            if grace is not None:
-                detail = "must not be set for readinessProbes"
-                errors.append(invalid_value(f"{at}.terminationGracePeriodSeconds", grace, detail))
-        elif grace is not None and grace <= 0:
-            detail = "must be greater than 0"
-            errors.append(invalid_value(f"{at}.terminationGracePeriodSeconds", grace, detail))
-
-
-def _probe(probe: Obj, facts: PodFacts, path: str, errors: Errors) -> None:
-    validate_handler(probe, facts, path, errors)
-    for field in (
-        "initialDelaySeconds",
-        "timeoutSeconds",
-        "periodSeconds",
-        "successThreshold",
-        "failureThreshold",
-    ):
-        not_negative(probe.get(field), f"{path}.{field}", errors)
-
-
-def validate_handler(handler: Obj, facts: PodFacts, path: str, errors: Errors) -> None:
-    """Exactly one of exec, httpGet, tcpSocket, grpc (probes), sleep (lifecycle)."""
-    count = 0
-    for field in _HANDLERS:
-        if field not in handler:
-            continue
-        at = f"{path}.{field}"
-        if count > 0:
-            errors.append(forbidden_field(at, "may not specify more than 1 handler type"))
-            continue
-        count += 1
-        action: Any = handler[field]
-        if field == "exec":
-            if not action.get("command"):
-                errors.append(required(f"{at}.command"))
-        elif field == "httpGet":
-            _http_get(action, at, errors)
-        elif field == "tcpSocket":
-            port_number_or_name(action.get("port", 0), f"{at}.port", errors)
-        elif field == "grpc":
-            port_number(action.get("port", 0), f"{at}.port", errors)
-        else:
-            _sleep(action, facts, at, errors)
-    if count == 0:
-        errors.append(required(path, "must specify a handler type"))
-
-
-def _http_get(action: Obj, path: str, errors: Errors) -> None:
-    if not action.get("path"):
-        errors.append(required(f"{path}.path"))
-    port_number_or_name(action.get("port", 0), f"{path}.port", errors)
-    one_of(action.get("scheme", ""), ("HTTP", "HTTPS"), f"{path}.scheme", errors)
-    for header in action.get("httpHeaders") or ():
-        name = header.get("name", "")
-        check_all(names.check_http_header_name(name), f"{path}.httpHeaders", name, errors)
-
-
-def _sleep(action: Obj, facts: PodFacts, path: str, errors: Errors) -> None:
-    seconds = action.get("seconds", 0)
-    if seconds < 0 or seconds > facts.grace_seconds:
-        detail = (
-            "must be non-negative and less than terminationGracePeriodSeconds"
-            f" ({facts.grace_seconds})"
-        )
-        errors.append(invalid_value(path, seconds, detail))
-
-
-def _lifecycle(lifecycle: Obj, facts: PodFacts, path: str, errors: Errors) -> None:
-    for field in ("postStart", "preStop"):
-        if field in lifecycle:
-            validate_handler(lifecycle[field], facts, f"{path}.{field}", errors)
-    signal = lifecycle.get("stopSignal")
-    if signal is not None:
-        if not facts.windows and signal == "":
-            errors.append(not_supported(f"{path}.stopSignal", signal, ()))
-        errors.append(
-            forbidden_field(
-                f"{path}.stopSignal", "may not be set for containers with empty `spec.os.name`"
-            )
-        )

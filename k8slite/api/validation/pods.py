@@ -19,12 +19,12 @@ from k8slite.api.status import (
 from k8slite.api.validation import scheduling, security
 from k8slite.api.validation.common import Errors, check_all, ip_address, one_of
 from k8slite.api.validation.containers import (
-    PodFacts,
     validate_containers,
     validate_ephemeral_containers,
     validate_init_containers,
 )
 from k8slite.api.validation.objectmeta import validate_annotations, validate_labels
+from k8slite.api.validation.probes import PodFacts
 from k8slite.api.validation.resources import (
     container_resource_name,
     quantity_value,

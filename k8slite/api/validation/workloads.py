@@ -4,31 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from k8slite.api import names, selectors
+from k8slite.api import selectors
 from k8slite.api.meta import Obj
 from k8slite.api.status import (
     NULL,
-    OMITTED,
     FieldError,
     forbidden_field,
     invalid_value,
     not_supported,
-    quote,
     required,
 )
+from k8slite.api.validation.claims import claim_spec
 from k8slite.api.validation.common import (
     Errors,
-    check_all,
     int_or_percent,
     label_selector,
     not_more_than_100_percent,
     not_negative,
     one_of,
     percent_value,
-    positive,
 )
 from k8slite.api.validation.pods import validate_pod_template
-from k8slite.api.validation.volumes import claim_spec
 
 IMMUTABLE = "field is immutable"
 _ALWAYS = ("Always",)
@@ -134,11 +130,11 @@ def _is_zero(value: Any) -> bool:
 
 def validate_deployment_update(new: Obj, old: Obj) -> list[FieldError]:
     errors = validate_deployment(new)
-    _immutable(new, old, "selector", errors)
+    immutable(new, old, "selector", errors)
     return errors
 
 
-def _immutable(new: Obj, old: Obj, field: str, errors: Errors) -> None:
+def immutable(new: Obj, old: Obj, field: str, errors: Errors) -> None:
     now, was = (new.get("spec") or {}).get(field), (old.get("spec") or {}).get(field)
     if now != was:
         errors.append(invalid_value(f"spec.{field}", now, IMMUTABLE))
@@ -162,7 +158,7 @@ def validate_replica_set(o: Obj) -> list[FieldError]:
 
 def validate_replica_set_update(new: Obj, old: Obj) -> list[FieldError]:
     errors = validate_replica_set(new)
-    _immutable(new, old, "selector", errors)
+    immutable(new, old, "selector", errors)
     return errors
 
 
@@ -247,7 +243,7 @@ def _non_zero(value: Any) -> bool:
 
 def validate_daemon_set_update(new: Obj, old: Obj) -> list[FieldError]:
     errors = validate_daemon_set(new)
-    _immutable(new, old, "selector", errors)
+    immutable(new, old, "selector", errors)
     return errors
 
 
@@ -360,382 +356,6 @@ def validate_stateful_set_update(new: Obj, old: Obj) -> list[FieldError]:
         )
         errors.append(forbidden_field("spec", detail))
     return errors
-
-
-def validate_job(o: Obj) -> list[FieldError]:
-    errors: Errors = []
-    spec = o.get("spec") or {}
-    _job_spec(spec, "spec", errors)
-    return errors
-
-
-_JOB_COUNTS = (
-    "parallelism",
-    "completions",
-    "activeDeadlineSeconds",
-    "backoffLimit",
-    "ttlSecondsAfterFinished",
-    "backoffLimitPerIndex",
-    "maxFailedIndexes",
-)
-
-
-def _job_spec(spec: Obj, path: str, errors: Errors) -> None:
-    for field in _JOB_COUNTS:
-        not_negative(spec.get(field), f"{path}.{field}", errors)
-    if spec.get("maxFailedIndexes") is not None and spec.get("backoffLimitPerIndex") is None:
-        detail = "when maxFailedIndexes is specified"
-        errors.append(required(f"{path}.backoffLimitPerIndex", detail))
-    _managed_by(spec.get("managedBy"), f"{path}.managedBy", errors)
-    mode = spec.get("completionMode")
-    if mode is not None:
-        one_of(mode, ("NonIndexed", "Indexed"), f"{path}.completionMode", errors)
-    if mode == "Indexed" and spec.get("completions") is None:
-        at = f"{path}.completions"
-        errors.append(required(at, f"when completion mode is {mode}"))
-    _only_indexed(spec, path, mode, errors)
-    if spec.get("podFailurePolicy") is not None:
-        _failure_policy(spec, f"{path}.podFailurePolicy", errors)
-    if spec.get("successPolicy") is not None and mode == "Indexed":
-        _success_policy(spec["successPolicy"], f"{path}.successPolicy.rules", errors)
-    _replacement_policy(spec, path, errors)
-    template = spec.get("template") or {}
-    if spec.get("selector"):
-        label_selector(spec["selector"], f"{path}.selector", errors)
-    validate_pod_template(template, f"{path}.template", errors)
-    _job_restart_policy(spec, template, path, errors)
-
-
-def _success_policy(policy: Obj, path: str, errors: Errors) -> None:
-    rules = policy.get("rules") or []
-    if not rules:
-        detail = "at least one rules must be specified when the successPolicy is specified"
-        errors.append(required(path, detail))
-    for i, rule in enumerate(rules):
-        at, indexes = f"{path}[{i}]", rule.get("succeededIndexes")
-        if indexes is None and rule.get("succeededCount") is None:
-            detail = "at least one of succeededCount or succeededIndexes must be specified"
-            errors.append(required(at, detail))
-        for part in (indexes or "").split(",") if indexes is not None else ():
-            bad = next((n for n in part.split("-") if not n.isdigit()), None)
-            if bad is not None:
-                detail = (
-                    "error parsing succeededIndexes: cannot convert string to integer for index:"
-                    f" {quote(bad)}"
-                )
-                errors.append(invalid_value(f"{at}.succeededIndexes", indexes, detail))
-                break
-
-
-def _managed_by(value: str | None, path: str, errors: Errors) -> None:
-    if value is None:
-        return
-    if not value:
-        errors.append(required(path))
-        return
-    if "/" not in value:
-        detail = 'must be a domain-prefixed path (such as "acme.io/foo")'
-        errors.append(invalid_value(path, value, detail))
-    if len(value) > 63:
-        errors.append(FieldError("Too long", path, "", "may not be more than 63 bytes"))
-
-
-def _only_indexed(spec: Obj, path: str, mode: str | None, errors: Errors) -> None:
-    if mode == "Indexed":
-        return
-    detail = "requires indexed completion mode"
-    for field in ("backoffLimitPerIndex", "maxFailedIndexes"):
-        if spec.get(field) is not None:
-            errors.append(invalid_value(f"{path}.{field}", spec[field], detail))
-    policy = spec.get("successPolicy")
-    if policy is not None:
-        rules = [
-            {
-                "SucceededIndexes": r.get("succeededIndexes"),
-                "SucceededCount": r.get("succeededCount"),
-            }
-            for r in policy.get("rules") or ()
-        ]
-        errors.append(invalid_value(f"{path}.successPolicy", {"Rules": rules or None}, detail))
-
-
-_ACTIONS = ("Count", "FailIndex", "FailJob", "Ignore")
-
-
-def _failure_policy(spec: Obj, path: str, errors: Errors) -> None:
-    for i, rule in enumerate(spec["podFailurePolicy"].get("rules") or ()):
-        at = f"{path}.rules[{i}]"
-        action = rule.get("action", "")
-        if not action:
-            shown = " ".join(quote(a) for a in _ACTIONS)
-            errors.append(required(f"{at}.action", f"valid values: [{shown}]"))
-        elif action not in _ACTIONS:
-            errors.append(not_supported(f"{at}.action", action, _ACTIONS))
-        codes, conditions = rule.get("onExitCodes"), rule.get("onPodConditions")
-        if codes is not None:
-            known = ("In", "NotIn")
-            one_of(codes.get("operator", ""), known, f"{at}.onExitCodes.operator", errors)
-            if not codes.get("values"):
-                detail = "at least one value is required"
-                errors.append(invalid_value(f"{at}.onExitCodes.values", [], detail))
-        if codes is not None and conditions:
-            detail = "specifying both OnExitCodes and OnPodConditions is not supported"
-            errors.append(FieldError("Invalid value", at, OMITTED, detail))
-        if codes is None and not conditions:
-            detail = "specifying one of OnExitCodes and OnPodConditions is required"
-            errors.append(FieldError("Invalid value", at, OMITTED, detail))
-
-
-def _replacement_policy(spec: Obj, path: str, errors: Errors) -> None:
-    policy = spec.get("podReplacementPolicy")
-    if policy is None:
-        return
-    known: tuple[str, ...] = ("Failed", "TerminatingOrFailed")
-    if spec.get("podFailurePolicy") is not None:
-        known = ("Failed",)
-    one_of(policy, known, f"{path}.podReplacementPolicy", errors)
-
-
-def _job_restart_policy(spec: Obj, template: Obj, path: str, errors: Errors) -> None:
-    policy = (template.get("spec") or {}).get("restartPolicy", "")
-    at = f"{path}.template.spec.restartPolicy"
-    if policy in ("", "Always"):
-        errors.append(required(at, 'valid values: "OnFailure", "Never"'))
-    elif policy not in ("OnFailure", "Never"):
-        errors.append(not_supported(at, policy, ("OnFailure", "Never")))
-    elif spec.get("podFailurePolicy") is not None and policy != "Never":
-        detail = 'only "Never" is supported when podFailurePolicy is specified'
-        errors.append(invalid_value(at, policy, detail))
-
-
-def validate_job_update(new: Obj, old: Obj) -> list[FieldError]:
-    errors: Errors = []
-    _job_spec(new.get("spec") or {}, "spec", errors)
-    spec, was = new.get("spec") or {}, old.get("spec") or {}
-    if spec.get("completions") != was.get("completions"):
-        indexed = spec.get("completionMode") == "Indexed"
-        if not (indexed and spec.get("completions") == spec.get("parallelism")):
-            errors.append(invalid_value("spec.completions", spec.get("completions"), IMMUTABLE))
-    for field in (
-        "selector",
-        "completionMode",
-        "podFailurePolicy",
-        "backoffLimitPerIndex",
-        "managedBy",
-        "successPolicy",
-    ):
-        _immutable(new, old, field, errors)
-    if not _template_may_change(new, old):
-        now, before = spec.get("template"), was.get("template")
-        if now != before:
-            errors.append(invalid_value("spec.template", now, IMMUTABLE))
-    return errors
-
-
-def _template_may_change(new: Obj, old: Obj) -> bool:
-    """A suspended job that never started may still change where its pods run."""
-    status = old.get("status") or {}
-    suspended = (old.get("spec") or {}).get("suspend")
-    return bool(suspended) and not status.get("startTime") and bool(new)
-
-
-def validate_cron_job(o: Obj) -> list[FieldError]:
-    errors: Errors = []
-    name = o["metadata"].get("name", "")
-    if len(name) > 52:
-        detail = "must be no more than 52 characters"
-        errors.append(invalid_value("metadata.name", name, detail))
-    spec = o.get("spec") or {}
-    _cron_job_spec(spec, errors)
-    return errors
-
-
-def _cron_job_spec(spec: Obj, errors: Errors) -> None:
-    schedule = spec.get("schedule", "")
-    if not schedule:
-        errors.append(required("spec.schedule"))
-    else:
-        problem = cron_error(schedule)
-        if problem:
-            errors.append(invalid_value("spec.schedule", schedule, problem))
-    not_negative(spec.get("startingDeadlineSeconds"), "spec.startingDeadlineSeconds", errors)
-    zone = spec.get("timeZone")
-    if zone == "":
-        detail = "timeZone must be nil or non-empty string"
-        errors.append(invalid_value("spec.timeZone", zone, detail))
-    policy = spec.get("concurrencyPolicy", "")
-    if policy not in ("Allow", "Forbid", "Replace"):
-        at = "spec.concurrencyPolicy"
-        known = ("Allow", "Forbid", "Replace")
-        errors.append(not_supported(at, policy, known) if policy else required(at))
-    job = (spec.get("jobTemplate") or {}).get("spec") or {}
-    _job_spec(job, "spec.jobTemplate.spec", errors)
-    not_negative(spec.get("successfulJobsHistoryLimit"), "spec.successfulJobsHistoryLimit", errors)
-    not_negative(spec.get("failedJobsHistoryLimit"), "spec.failedJobsHistoryLimit", errors)
-
-
-def validate_cron_job_update(new: Obj, _old: Obj) -> list[FieldError]:
-    errors: Errors = []
-    _cron_job_spec(new.get("spec") or {}, errors)
-    return errors
-
-
-_CRON_FIELDS = (
-    (0, 59, ()),
-    (0, 23, ()),
-    (1, 31, ()),
-    (1, 12, ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")),
-    (0, 6, ("sun", "mon", "tue", "wed", "thu", "fri", "sat")),
-)
-_CRON_WORDS = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly")
-
-
-def cron_error(schedule: str) -> str:
-    """Why robfig/cron would refuse a standard schedule; "" where it would not."""
-    if schedule.startswith("@"):
-        if schedule in _CRON_WORDS or schedule.startswith("@every "):
-            return ""
-        return f"unrecognized descriptor: {schedule}"
-    fields = schedule.split()
-    if len(fields) != 5:
-        return f"expected exactly 5 fields, found {len(fields)}: [{' '.join(fields)}]"
-    for text, (low, high, words) in zip(fields, _CRON_FIELDS, strict=True):
-        for part in text.split(","):
-            problem = _cron_part(part, low, high, words)
-            if problem:
-                return problem
-    return ""
-
-
-def _cron_part(part: str, low: int, high: int, words: tuple[str, ...]) -> str:
-    span, slash, step = part.partition("/")
-    if part.count("/") > 1:
-        return f"too many slashes: {part}"
-    if span.count("-") > 1:
-        return f"too many hyphens: {part}"
-    first, dash, last = span.partition("-")
-    if first in ("*", "?"):
-        start, end = low, high
-    else:
-        numbers = [words.index(t.lower()) + low if t.lower() in words else t for t in (first, last)]
-        try:
-            start = int(numbers[0])
-            end = int(numbers[1]) if dash else (high if slash else start)
-        except ValueError:
-            bad = first if not str(numbers[0]).isdigit() else last
-            return f'failed to parse int from {bad}: strconv.Atoi: parsing "{bad}": invalid syntax'
-    if slash and not step.isdigit():
-        return f'failed to parse int from {step}: strconv.Atoi: parsing "{step}": invalid syntax'
-    if start < low:
-        return f"beginning of range ({start}) below minimum ({low}): {part}"
-    if end > high:
-        return f"end of range ({end}) above maximum ({high}): {part}"
-    if start > end:
-        return f"beginning of range ({start}) beyond end of range ({end}): {part}"
-    if slash and int(step) == 0:
-        return f"step of range should be a positive number: {part}"
-    return ""
-
-
-def validate_disruption_budget(o: Obj) -> list[FieldError]:
-    errors: Errors = []
-    spec = o.get("spec") or {}
-    low, high = spec.get("minAvailable"), spec.get("maxUnavailable")
-    if low is not None and high is not None:
-        shown = {
-            "MinAvailable": low,
-            "Selector": spec.get("selector"),
-            "MaxUnavailable": high,
-            "UnhealthyPodEvictionPolicy": spec.get("unhealthyPodEvictionPolicy"),
-        }
-        errors.append(
-            invalid_value("spec", shown, "minAvailable and maxUnavailable cannot be both set")
-        )
-    for field, value in (("minAvailable", low), ("maxUnavailable", high)):
-        if value is not None:
-            int_or_percent(value, f"spec.{field}", errors)
-            not_more_than_100_percent(value, f"spec.{field}", errors)
-    if spec.get("selector"):
-        label_selector(spec["selector"], "spec.selector", errors)
-    policy = spec.get("unhealthyPodEvictionPolicy")
-    if policy is not None:
-        known = ("AlwaysAllow", "IfHealthyBudget")
-        one_of(policy, known, "spec.unhealthyPodEvictionPolicy", errors)
-    return errors
-
-
-def validate_disruption_budget_update(new: Obj, _old: Obj) -> list[FieldError]:
-    return validate_disruption_budget(new)
-
-
-def validate_autoscaler(o: Obj) -> list[FieldError]:
-    """Of both versions: what they share, and the CPU target of v1."""
-    errors: Errors = []
-    spec = o.get("spec") or {}
-    minimum, maximum = spec.get("minReplicas"), spec.get("maxReplicas", 0)
-    if minimum is not None and minimum < 1:
-        detail = "must be greater than or equal to 1"
-        errors.append(invalid_value("spec.minReplicas", minimum, detail))
-    if maximum < 1:
-        errors.append(required("spec.maxReplicas", "must be set and greater than 0"))
-    if minimum is not None and maximum < minimum:
-        detail = "must be greater than or equal to `minReplicas`"
-        errors.append(invalid_value("spec.maxReplicas", maximum, detail))
-    _scale_target(spec.get("scaleTargetRef") or {}, errors)
-    cpu = spec.get("targetCPUUtilizationPercentage")
-    positive(cpu, "spec.metrics[0].resource.target.averageUtilization", errors)
-    for i, metric in enumerate(spec.get("metrics") or ()):
-        _metric(metric, f"spec.metrics[{i}]", errors)
-    if minimum == 0:
-        detail = (
-            "must specify at least one Object or External metric to support scaling to zero"
-            " replicas"
-        )
-        errors.append(forbidden_field("spec.metrics", detail))
-    return errors
-
-
-def _scale_target(reference: Obj, errors: Errors) -> None:
-    for field in ("kind", "name"):
-        value = reference.get(field, "")
-        at = f"spec.scaleTargetRef.{field}"
-        if not value:
-            errors.append(required(at))
-        else:
-            check_all(names.check_path_segment(value), at, value, errors)
-    version = reference.get("apiVersion", "")
-    if "/" not in version and version != "v1":
-        detail = "apiVersion must specify API group"
-        errors.append(invalid_value("spec.scaleTargetRef.apiVersion", version, detail))
-
-
-_METRICS = ("ContainerResource", "External", "Object", "Pods", "Resource")
-
-
-def _metric(metric: Obj, path: str, errors: Errors) -> None:
-    type_ = metric.get("type", "")
-    if not type_:
-        errors.append(required(f"{path}.type", "must specify a metric source type"))
-        return
-    if type_ not in _METRICS:
-        errors.append(not_supported(f"{path}.type", type_, _METRICS))
-        return
-    field = type_[0].lower() + type_[1:]
-    source = metric.get(field)
-    if source is None:
-        detail = "must populate information for the given metric source"
-        errors.append(required(f"{path}.{field}", detail))
-        return
-    if type_ in ("Resource", "ContainerResource") and not source.get("name"):
-        errors.append(required(f"{path}.{field}.name", "must specify a resource name"))
-    target = source.get("target") or {}
-    at = f"{path}.{field}.target"
-    one_of(target.get("type", ""), ("AverageValue", "Utilization", "Value"), f"{at}.type", errors)
-    positive(target.get("averageUtilization"), f"{at}.averageUtilization", errors)
-
-
-def validate_autoscaler_update(new: Obj, _old: Obj) -> list[FieldError]:
-    return validate_autoscaler(new)
 
 
 def validate_pod_template_object(o: Obj) -> list[FieldError]:
