@@ -262,3 +262,17 @@ async def test_a_watch_that_breaks_is_unreachable_and_one_that_errs_an_api_error
                 except (Unreachable, ApiError) as error:
                     outcomes.append(type(error))
     assert outcomes == [Unreachable, Unreachable, ApiError, ApiError]
+
+
+async def test_a_followed_log_is_given_as_it_arrives() -> None:
+    async def handler(request: Request) -> Reply:
+        return Reply(chunks=(b"one\n", b"two\n"))
+
+    host = MemoryHost()
+    async with open_fake_server(host.net, A, handler):
+        async with open_client(ClientConfig(endpoints=(A,)), host) as client:
+            async with client.stream("GET", "/api/v1/namespaces/n/pods/p/log?follow=true") as log:
+                text = b""
+                while data := await log.receive_some():
+                    text += data
+    assert text == b"one\ntwo\n"

@@ -46,9 +46,13 @@ class MemoryNet:
         if listener is None:
             raise ConnectionRefusedError(f"nobody listens at {address}")
         ours, theirs = trio.testing.memory_stream_pair()
-        listener.send.send_nowait(theirs)
+        listener.send.send_nowait(self.wrap(theirs))
         self.opened += 1
         return ours
+
+    def wrap(self, stream: trio.abc.Stream) -> trio.abc.Stream:
+        """What a server gets of a new connection."""
+        return stream
 
     async def listen(self, address: Address) -> Listener:
         listener = MemoryListener(self, address)
