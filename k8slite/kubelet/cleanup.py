@@ -1,7 +1,7 @@
 """Undo all that a kubelet and its runtime have made below one directory.
 
-For `down`, and for `up` after a crash: needs no running kubelet and no intact state. Synchronous; it
-may take seconds, as processes are given a moment to die. Idempotent. Deletes nothing but what it
+For `down`, and for `up` after a crash: needs no running kubelet and no intact state. Synchronous;
+it may take seconds, as processes are given a moment to die. Idempotent. Deletes nothing but what it
 finds by the directory's name: processes that carry it, mounts below it, its control groups.
 """
 

@@ -168,7 +168,7 @@ class PodWorker:
     def _retry_delay(self) -> float:
         timings = self._context.config.timings
         self._tries += 1
-        return min(timings.retry * 2 ** min(self._tries - 1, 16), timings.retry_max)
+        return min(timings.retry * 2.0 ** min(self._tries - 1, 16), timings.retry_max)
 
     def _name(self) -> str:
         return f"{self.pod['metadata']['namespace']}/{self.pod['metadata']['name']}"

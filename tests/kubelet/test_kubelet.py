@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import trio
+from trio.testing import MockClock
 
 from k8slite.api.kinds import LEASES, NODES, PODS
 from k8slite.api.meta import Obj
 from k8slite.kubelet.runtime.fake import Life
-from tests.kubelet.world import container, open_fake_node, pod
+from tests.kubelet.world import Node, container, open_fake_node, pod
 
 
-async def test_the_node_is_registered_and_its_lease_renewed(autojump_clock) -> None:
+async def test_the_node_is_registered_and_its_lease_renewed(autojump_clock: MockClock) -> None:
     async with open_fake_node(pod_cidr="10.244.1.0/24", labels={"zone": "a"}) as (node, _):
         found = node.api.read(NODES, "node-1")
         assert found["metadata"]["labels"]["kubernetes.io/hostname"] == "node-1"
@@ -34,7 +36,7 @@ async def test_the_node_is_registered_and_its_lease_renewed(autojump_clock) -> N
         assert lease["metadata"]["ownerReferences"][0]["kind"] == "Node"
 
 
-async def test_a_quiet_node_writes_its_status_rarely(autojump_clock) -> None:
+async def test_a_quiet_node_writes_its_status_rarely(autojump_clock: MockClock) -> None:
     async with open_fake_node() as (node, _):
         await trio.sleep(250)
         written = [entry for entry in node.api.log if entry[1] == "nodes"]
@@ -43,7 +45,7 @@ async def test_a_quiet_node_writes_its_status_rarely(autojump_clock) -> None:
         assert len([entry for entry in node.api.log if entry[1] == "nodes"]) == 3
 
 
-async def test_a_pod_runs(autojump_clock) -> None:
+async def test_a_pod_runs(autojump_clock: MockClock) -> None:
     async with open_fake_node() as (node, _):
         node.api.add(PODS, pod())
         await node.until(lambda: node.status()["phase"] == "Running")
@@ -67,7 +69,7 @@ async def test_a_pod_runs(autojump_clock) -> None:
         assert reasons == ["Pulled", "Created", "Started"]
 
 
-async def test_status_is_written_only_when_it_changes(autojump_clock) -> None:
+async def test_status_is_written_only_when_it_changes(autojump_clock: MockClock) -> None:
     async with open_fake_node() as (node, _):
         node.api.add(PODS, pod())
         await node.until(lambda: node.condition("Ready") == "True")
@@ -78,7 +80,9 @@ async def test_status_is_written_only_when_it_changes(autojump_clock) -> None:
         assert node.kubelet.statistics()["patches"] == before
 
 
-async def test_crash_loop_backs_off_and_starts_anew_after_a_good_run(autojump_clock) -> None:
+async def test_crash_loop_backs_off_and_starts_anew_after_a_good_run(
+    autojump_clock: MockClock,
+) -> None:
     async with open_fake_node({"c": Life(run_seconds=1, exit_code=3)}) as (node, _):
         node.api.add(PODS, pod())
         await node.until(lambda: "waiting" in node.state() and node.status()["phase"] == "Running")
@@ -90,11 +94,15 @@ async def test_crash_loop_backs_off_and_starts_anew_after_a_good_run(autojump_cl
         assert shown["lastState"]["terminated"]["exitCode"] == 3
         assert shown["lastState"]["terminated"]["reason"] == "Error"
         assert node.condition("Ready") == "False"
+
+        def restarted(count: int) -> bool:
+            return bool(node.status()["containerStatuses"][0]["restartCount"] == count)
+
         starts = []
         began = trio.current_time()
         for count in range(shown["restartCount"] + 1, 9):
             await node.until(
-                lambda count=count: node.status()["containerStatuses"][0]["restartCount"] == count,
+                partial(restarted, count),
                 400,
             )
             starts.append(trio.current_time() - began)
@@ -103,7 +111,11 @@ async def test_crash_loop_backs_off_and_starts_anew_after_a_good_run(autojump_cl
         assert "BackOff" in [reason for reason, _ in node.api.events()]
 
 
-async def test_restart_policies_and_phases(autojump_clock) -> None:
+def reached(node: Node, phase: str) -> bool:
+    return bool(node.status()["phase"] == phase)
+
+
+async def test_restart_policies_and_phases(autojump_clock: MockClock) -> None:
     cases = {
         ("Never", 0): "Succeeded",
         ("Never", 1): "Failed",
@@ -112,7 +124,7 @@ async def test_restart_policies_and_phases(autojump_clock) -> None:
     for (policy, code), phase in cases.items():
         async with open_fake_node({"c": Life(run_seconds=5, exit_code=code)}) as (node, runtime):
             node.api.add(PODS, pod(restartPolicy=policy))
-            await node.until(lambda phase=phase: node.status()["phase"] == phase)
+            await node.until(partial(reached, node, phase))
             await trio.sleep(5)
             shown = node.status()["containerStatuses"][0]
             assert shown["restartCount"] == 0
@@ -122,7 +134,7 @@ async def test_restart_policies_and_phases(autojump_clock) -> None:
             assert all(not s.ready for s in await runtime.list_pod_sandbox())
 
 
-async def test_init_containers_run_in_order_before_the_others(autojump_clock) -> None:
+async def test_init_containers_run_in_order_before_the_others(autojump_clock: MockClock) -> None:
     lives = {"a": Life(run_seconds=3), "b": Life(run_seconds=3)}
     async with open_fake_node(lives) as (node, _):
         node.api.add(PODS, pod(initContainers=[container("a"), container("b")]))
@@ -143,14 +155,16 @@ async def test_init_containers_run_in_order_before_the_others(autojump_clock) ->
         assert node.condition("Initialized") == "True"
 
 
-async def test_a_failed_init_container_fails_a_pod_that_never_restarts(autojump_clock) -> None:
+async def test_a_failed_init_container_fails_a_pod_that_never_restarts(
+    autojump_clock: MockClock,
+) -> None:
     async with open_fake_node({"a": Life(run_seconds=1, exit_code=2)}) as (node, _):
         node.api.add(PODS, pod(initContainers=[container("a")], restartPolicy="Never"))
         await node.until(lambda: node.status()["phase"] == "Failed")
         assert node.status()["initContainerStatuses"][0]["state"]["terminated"]["exitCode"] == 2
 
 
-async def test_a_sidecar_starts_first_stays_and_ends_last(autojump_clock) -> None:
+async def test_a_sidecar_starts_first_stays_and_ends_last(autojump_clock: MockClock) -> None:
     lives = {"s": Life(stop_seconds=1), "c": Life(run_seconds=5)}
     async with open_fake_node(lives) as (node, runtime):
         sidecar = container("s", restartPolicy="Always")
@@ -165,7 +179,9 @@ async def test_a_sidecar_starts_first_stays_and_ends_last(autojump_clock) -> Non
         assert all(not s.ready for s in await runtime.list_pod_sandbox())
 
 
-async def test_deletion_waits_for_the_grace_period_then_the_object_goes(autojump_clock) -> None:
+async def test_deletion_waits_for_the_grace_period_then_the_object_goes(
+    autojump_clock: MockClock,
+) -> None:
     async with open_fake_node({"c": Life(stop_seconds=None)}) as (node, runtime):
         node.api.add(PODS, pod(terminationGracePeriodSeconds=20))
         await node.until(lambda: node.status()["phase"] == "Running")
@@ -180,7 +196,7 @@ async def test_deletion_waits_for_the_grace_period_then_the_object_goes(autojump
         assert node.kubelet.pods() == []
 
 
-async def test_a_shorter_grace_period_cuts_a_long_one_short(autojump_clock) -> None:
+async def test_a_shorter_grace_period_cuts_a_long_one_short(autojump_clock: MockClock) -> None:
     async with open_fake_node({"c": Life(stop_seconds=None)}) as (node, _):
         node.api.add(PODS, pod(terminationGracePeriodSeconds=500))
         await node.until(lambda: node.status()["phase"] == "Running")
@@ -191,7 +207,7 @@ async def test_a_shorter_grace_period_cuts_a_long_one_short(autojump_clock) -> N
         await node.until(lambda: not node.api.all(PODS), 5)
 
 
-async def test_the_last_status_says_how_the_containers_ended(autojump_clock) -> None:
+async def test_the_last_status_says_how_the_containers_ended(autojump_clock: MockClock) -> None:
     async with open_fake_node({"c": Life(stop_seconds=None)}) as (node, _):
         seen = []
         node.api.add(PODS, {**pod(), "metadata": {**pod()["metadata"], "finalizers": ["x/y"]}})
@@ -203,7 +219,7 @@ async def test_the_last_status_says_how_the_containers_ended(autojump_clock) -> 
         assert seen == ["Failed"]
 
 
-async def test_a_pod_removed_by_force_is_ended_all_the_same(autojump_clock) -> None:
+async def test_a_pod_removed_by_force_is_ended_all_the_same(autojump_clock: MockClock) -> None:
     async with open_fake_node({"c": Life(stop_seconds=3)}) as (node, runtime):
         node.api.add(PODS, pod())
         await node.until(lambda: node.status()["phase"] == "Running")
@@ -213,7 +229,7 @@ async def test_a_pod_removed_by_force_is_ended_all_the_same(autojump_clock) -> N
         assert node.kubelet.pods() == []
 
 
-async def test_the_same_name_comes_again_at_once(autojump_clock) -> None:
+async def test_the_same_name_comes_again_at_once(autojump_clock: MockClock) -> None:
     async with open_fake_node({"c": Life(stop_seconds=3)}) as (node, runtime):
         node.api.add(PODS, pod(uid="one"))
         await node.until(lambda: node.status()["phase"] == "Running")
@@ -224,7 +240,7 @@ async def test_the_same_name_comes_again_at_once(autojump_clock) -> None:
         assert [s.pod_uid for s in await runtime.list_pod_sandbox()] == ["two"]
 
 
-async def test_probes_decide_readiness_and_restarts(autojump_clock) -> None:
+async def test_probes_decide_readiness_and_restarts(autojump_clock: MockClock) -> None:
     probe = {"httpGet": {"port": 80}, "periodSeconds": 5}
     lives = {"c": Life(ready_seconds=12)}
     async with open_fake_node(lives) as (node, _):
@@ -239,7 +255,7 @@ async def test_probes_decide_readiness_and_restarts(autojump_clock) -> None:
         assert "Unhealthy" in [reason for reason, _ in node.api.events()]
 
 
-async def test_a_failed_startup_probe_restarts_the_container(autojump_clock) -> None:
+async def test_a_failed_startup_probe_restarts_the_container(autojump_clock: MockClock) -> None:
     probe = {"httpGet": {"port": 80}, "periodSeconds": 2, "failureThreshold": 3}
     async with open_fake_node({"c": Life(ready_seconds=1e9)}) as (node, _):
         node.api.add(PODS, pod(containers=[container(startupProbe=probe)]))
@@ -249,7 +265,7 @@ async def test_a_failed_startup_probe_restarts_the_container(autojump_clock) -> 
         assert ("Killing", text) in node.api.events()
 
 
-async def test_missing_images_say_so(autojump_clock) -> None:
+async def test_missing_images_say_so(autojump_clock: MockClock) -> None:
     async with open_fake_node() as (node, runtime):
         runtime.missing_images.add("nothere")
         never = container("never", image="nothere", imagePullPolicy="Never")
@@ -271,7 +287,7 @@ async def test_missing_images_say_so(autojump_clock) -> None:
         await node.until(lambda: "running" in node.state(number=1), 60)
 
 
-async def test_a_missing_config_map_is_waited_for(autojump_clock) -> None:
+async def test_a_missing_config_map_is_waited_for(autojump_clock: MockClock) -> None:
     from k8slite.api.kinds import CONFIG_MAPS
 
     reference = {"valueFrom": {"configMapKeyRef": {"name": "cm", "key": "k"}}}
@@ -293,7 +309,7 @@ async def test_a_missing_config_map_is_waited_for(autojump_clock) -> None:
         await node.until(lambda: node.status()["phase"] == "Running")
 
 
-async def test_an_active_deadline_fails_the_pod(autojump_clock) -> None:
+async def test_an_active_deadline_fails_the_pod(autojump_clock: MockClock) -> None:
     async with open_fake_node() as (node, _):
         node.api.add(PODS, pod(activeDeadlineSeconds=30))
         await node.until(lambda: node.status()["phase"] == "Failed", 40)
@@ -301,7 +317,7 @@ async def test_an_active_deadline_fails_the_pod(autojump_clock) -> None:
         assert 29 <= trio.current_time() <= 33
 
 
-async def test_requests_that_fail_are_repeated(autojump_clock) -> None:
+async def test_requests_that_fail_are_repeated(autojump_clock: MockClock) -> None:
     from tests.client_k8s.fake_api import unavailable
 
     async with open_fake_node() as (node, _):
@@ -313,7 +329,7 @@ async def test_requests_that_fail_are_repeated(autojump_clock) -> None:
         assert len(node.api.events()) >= 0
 
 
-async def test_a_finished_pod_is_not_run_again_by_a_new_kubelet(autojump_clock) -> None:
+async def test_a_finished_pod_is_not_run_again_by_a_new_kubelet(autojump_clock: MockClock) -> None:
     async with open_fake_node() as (node, runtime):
         done = pod()
         done["status"] = {"phase": "Succeeded", "podIP": "127.244.1.9"}
@@ -323,7 +339,7 @@ async def test_a_finished_pod_is_not_run_again_by_a_new_kubelet(autojump_clock) 
         assert node.status()["phase"] == "Succeeded"
 
 
-async def test_a_pod_that_others_called_unready_is_ready_again(autojump_clock) -> None:
+async def test_a_pod_that_others_called_unready_is_ready_again(autojump_clock: MockClock) -> None:
     """The node controller does so when it takes the node for dead (found by cluster seed 6)."""
 
     def unready(pod: Obj) -> None:

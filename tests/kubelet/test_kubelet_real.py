@@ -159,15 +159,18 @@ async def test_a_new_kubelet_adopts_without_restarting(kind: str, root: Path) ->
     async with open_real(kind, root, api) as node:
         api.add(PODS, pod(containers=[runs, ends], restartPolicy="Never"))
         api.add(PODS, pod("gone", containers=[runs], terminationGracePeriodSeconds=1))
-        await node.until(lambda: node.condition("Ready") == "True" or "terminated" in node.state(number=1))
+        await node.until(
+            lambda: node.condition("Ready") == "True" or "terminated" in node.state(number=1)
+        )
         await node.until(lambda: node.condition("Ready", "default/gone") == "True")
         before = node.status()
     api.remove(PODS, "default/gone")  # while no kubelet is there to see it
     async with open_real(kind, root, api) as node:
         await node.until(lambda: "terminated" in node.state(number=1))
         status = node.status()
-        assert status["containerStatuses"][0]["containerID"] == (
-            before["containerStatuses"][0]["containerID"]
+        assert (
+            status["containerStatuses"][0]["containerID"]
+            == (before["containerStatuses"][0]["containerID"])
         )
         assert status["containerStatuses"][1]["state"]["terminated"]["exitCode"] == 9
         assert status["podIP"] == before["podIP"]

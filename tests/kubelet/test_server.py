@@ -54,16 +54,12 @@ def make_identities(directory: Path, *names: tuple[str, str]) -> None:
         )
         (directory / f"{name}.pem").write_bytes(sign(subject, key, ca=False).public_bytes(pem))
         (directory / f"{name}.key").write_bytes(
-            key.private_bytes(
-                pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
+            key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         )
 
 
 def server_context(directory: Path) -> ssl.SSLContext:
-    context = ssl.create_default_context(
-        ssl.Purpose.CLIENT_AUTH, cafile=str(directory / "ca.pem")
-    )
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(directory / "ca.pem"))
     context.load_cert_chain(directory / "kubelet.pem", directory / "kubelet.key")
     context.verify_mode = ssl.CERT_OPTIONAL
     return context
@@ -149,7 +145,11 @@ async def test_certificates(
 
     host = OsHost()
     async with open_fake_runtime(host) as runtime:
-        fields = {"serve": True, "tls": server_context(tmp_path), "authorized_users": allowed}
+        fields: dict[str, Any] = {
+            "serve": True,
+            "tls": server_context(tmp_path),
+            "authorized_users": allowed,
+        }
         async with open_node(runtime, host=host, **fields) as node:
             tls = client_context(tmp_path, who)
             async with connected(host.net, node.kubelet.address, tls) as connection:
@@ -171,7 +171,9 @@ async def open_logging_node(root: Path) -> AsyncIterator[Node]:
 
 async def test_logs_of_real_containers(tmp_path: Path) -> None:
     async with open_logging_node(tmp_path) as node:
-        script = f"echo one; echo two >&2; while ! test -e {tmp_path}/go; do sleep 0.05; done; echo end"
+        script = (
+            f"echo one; echo two >&2; while ! test -e {tmp_path}/go; do sleep 0.05; done; echo end"
+        )
         node.api.add(PODS, pod(containers=[container("c", "sh", "-c", script)]))
         await node.until(lambda: node.status()["phase"] == "Running")
         address = node.kubelet.address

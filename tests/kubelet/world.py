@@ -134,12 +134,14 @@ class Node:
 
     async def until(self, check: Callable[[], bool], seconds: float = 25.0) -> None:
         """Wait, in virtual or real time, until it is so."""
+        step = 0.01
         with trio.move_on_after(seconds):
             while True:
                 with contextlib.suppress(KeyError, IndexError):  # not there yet
                     if check():
                         return
-                await trio.sleep(0.02)
+                await trio.sleep(step)
+                step = min(step * 1.05, 0.2)
         raise AssertionError(f"not within {seconds} s: {self.status()}")
 
 

@@ -1,7 +1,7 @@
 """A few applets of busybox, for machines without it: `httpd`, `sleep`, `wget`, and the smallest.
 
-Called by the small programs that `builtin` writes; standard library alone. Never imported by k8slite
-itself.
+Called by the small programs that `builtin` writes; standard library alone. Never imported by
+k8slite itself.
 """
 
 from __future__ import annotations

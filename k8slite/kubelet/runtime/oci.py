@@ -19,6 +19,7 @@ from k8slite.kubelet.images.store import ImageStore, StoredImage
 from k8slite.kubelet.runtime import cgroups
 from k8slite.kubelet.runtime.bundle import make_bundle
 from k8slite.kubelet.runtime.command import command_of, environment_of, stop_signal_of
+from k8slite.kubelet.runtime.execute import Exec
 from k8slite.kubelet.runtime.interface import (
     ContainerConfig,
     Features,
@@ -27,7 +28,7 @@ from k8slite.kubelet.runtime.interface import (
 )
 from k8slite.kubelet.runtime.launcher import PATH
 from k8slite.kubelet.runtime.records import read_json, write_json
-from k8slite.kubelet.runtime.shimmed import Exec, SandboxView, ShimRuntime, open_shim_runtime
+from k8slite.kubelet.runtime.shimmed import SandboxView, ShimRuntime, open_shim_runtime
 from k8slite.kubelet.runtime.users import identity_of
 from raftkv.host import Host
 
