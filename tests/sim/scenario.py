@@ -129,7 +129,7 @@ class _Story:
             elif number == 2:
                 self.watchers.append(Watcher(kv, b"k/b", b"k/d"))
             else:
-                self.holders.append(LeaseHolder(world, kv, host.rng))
+                self.holders.append(LeaseHolder(world, kv, self.history, host.rng))
 
     async def _progress(self, world: World) -> None:
         """Every client gets a write done and reads it, and every watcher sees it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 from collections.abc import Awaitable, Callable
@@ -13,7 +14,14 @@ import trio
 from netsim.world import World
 from raftkv.client import KvClient, compare, put_op
 from raftkv.client.types import FROM_KEY
-from raftkv.errors import Compacted, KvError, LeaseNotFound, NotApplied, UnknownOutcome
+from raftkv.errors import (
+    Compacted,
+    InvalidRequest,
+    KvError,
+    LeaseNotFound,
+    NotApplied,
+    UnknownOutcome,
+)
 from tests.checkers.history import History, Operation
 from tests.checkers.leases import LeaseLife
 from tests.checkers.revisions import Change
@@ -46,10 +54,13 @@ class Caller:
 
     async def request(self) -> None:
         """One random request, with a random patience."""
-        kinds = ("put", "get", "cas", "delete", "peek", "pair", "compact")
-        (kind,) = self.rng.choices(kinds, (5, 5, 4, 1, 1, 1, 0.3))
+        kinds = ("put", "get", "cas", "delete", "peek", "pair", "compact", "move")
+        (kind,) = self.rng.choices(kinds, (5, 5, 4, 1, 1, 1, 0.3, 0.15))
         if kind == "compact":
             await self._compact()
+            return
+        if kind == "move":
+            await self._move_leader()
             return
         keys = self.rng.sample(KEYS, 2 if kind == "pair" else 1)
         now = self.world.time()
@@ -127,6 +138,11 @@ class Caller:
         except (UnknownOutcome, NotApplied, Compacted):
             pass
 
+    async def _move_leader(self) -> None:
+        with trio.move_on_after(2.0), contextlib.suppress(InvalidRequest, NotApplied):
+            await self.kv.move_leader(self.rng.randrange(1, 4))
+            self.world.note("leadership was moved")
+
 
 _ACTIONS: dict[str, Callable[..., Awaitable[None]]] = {
     "put": Caller.put,
@@ -203,6 +219,7 @@ class LeaseHolder:
 
     world: World
     kv: KvClient
+    history: History
     rng: random.Random
     lives: list[LeaseLife] = attrs.field(factory=list)
 
@@ -219,6 +236,13 @@ class LeaseHolder:
         lease = await self.kv.lease_grant(ttl)
         life = LeaseLife(lease, ttl, called, self.world.time())
         self.lives.append(life)
+        key = b"l/%d" % len(self.lives)
+        operation = self.history.begin(called, 0, "put", key, b"lease %d" % len(self.lives))
+        try:
+            revision = await self.kv.put(key, operation.argument, lease)
+            operation.ok(self.world.time(), None, revision)
+        except LeaseNotFound:
+            operation.failed(self.world.time())
         for _ in range(self.rng.randrange(4)):
             await trio.sleep(self.rng.random() * ttl * 1.5)
             called = self.world.time()
@@ -231,13 +255,15 @@ class LeaseHolder:
                 return
             life.attempted = attempted
             life.renewed(called, self.world.time())
-        await self._wait_gone(life)
+        await self._wait_gone(life, key)
 
-    async def _wait_gone(self, life: LeaseLife) -> None:
+    async def _wait_gone(self, life: LeaseLife, key: bytes) -> None:
         while True:
             await trio.sleep(0.3)
             remaining, _, _ = await self.kv.lease_time_to_live(life.lease)
             if remaining < 0:
                 life.gone = self.world.time()
                 self.world.note(f"lease {life.lease} gone")
+                left = await self.kv.get(key)
+                assert left is None, f"{left} outlived its lease"
                 return
