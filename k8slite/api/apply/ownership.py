@@ -121,7 +121,7 @@ def write_owners(o: Obj, owners: _Owners) -> None:
             "manager": owner.manager,
             "operation": owner.operation,
             "apiVersion": owner.api_version,
-            "time": time,
+            **({"time": time} if time else {}),
             "fieldsType": "FieldsV1",
             "fieldsV1": to_fields_v1(paths),
         }
@@ -220,7 +220,7 @@ def server_side_apply(
     owner = Owner(manager, APPLY, kind.api_version, subresource)
     applied = paths_of(shape, said)
     applied -= _ignored(kind, subresource, applied)
-    last, time = owners.pop(owner, (set(), now))
+    last, time = owners.pop(owner, (set(), ""))
     base = _without_owners(live) if live is not None else {"metadata": {}}
     merged: Obj = merge(shape, base, configuration)
     kept = set(applied).union(*(paths for paths, _ in owners.values()))
@@ -237,8 +237,7 @@ def server_side_apply(
     if conflicts and not force:
         raise apply_conflict(conflicts)
     owners = _lose(owners, touched if force else set(), changed.removed)
-    unchanged = applied == last and merged == base
-    owners[owner] = (applied, time if unchanged else now)
+    owners[owner] = (applied, time if merged == base else now)
     write_owners(merged, owners)
     return merged
 
