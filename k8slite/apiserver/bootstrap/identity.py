@@ -98,27 +98,24 @@ class Membership:
         core = self._core
         now = core.now()
         entry = core.mirror.cache(LEASES).get(NAMESPACE, self._name)
-        if entry is None:
-            lease = new_object(
-                core,
-                LEASES,
-                {
-                    "metadata": {
-                        "name": self._name,
-                        "namespace": NAMESPACE,
-                        "labels": {LABEL: SELECTED, "kubernetes.io/hostname": core.host.name},
-                    },
-                    "spec": {},
-                },
-            )
-        else:
-            lease = read(LEASES, entry)
-        lease["metadata"].setdefault("annotations", {})[ADVERTISED] = f"{self._host}:{self._port}"
-        lease["spec"] = {
+        annotations = {ADVERTISED: f"{self._host}:{self._port}"}
+        spec = {
             "holderIdentity": self._holder,
             "leaseDurationSeconds": core.config.lease_seconds,
             "renewTime": format_micro_time(now),
         }
+        if entry is None:
+            metadata = {
+                "name": self._name,
+                "namespace": NAMESPACE,
+                "labels": {LABEL: SELECTED, "kubernetes.io/hostname": core.host.name},
+                "annotations": annotations,
+            }
+            lease = new_object(core, LEASES, {"metadata": metadata, "spec": spec})
+        else:
+            lease = read(LEASES, entry)
+            lease["metadata"]["annotations"] = annotations
+            lease["spec"] = spec
         key = storage_key(LEASES, NAMESPACE, self._name)
         expected = 0 if entry is None else entry.revision
         await core.store.commit([Write(key, encode(lease), expected)])
@@ -219,8 +216,6 @@ class Membership:
                 "spec": {
                     "type": "ClusterIP",
                     "clusterIP": ip,
-                    "clusterIPs": [ip],
-                    "ipFamilies": ["IPv4" if network.version == 4 else "IPv6"],
                     "ipFamilyPolicy": "SingleStack",
                     "sessionAffinity": "None",
                     "ports": [
@@ -229,6 +224,8 @@ class Membership:
                 },
             },
         )
+        service["spec"]["clusterIPs"] = [ip]
+        service["spec"]["ipFamilies"] = [f"IPv{network.version}"]
         ip_addresses = KIND["ipaddresses.networking.k8s.io"]
         reference = {
             "group": "",

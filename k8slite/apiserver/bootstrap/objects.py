@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
+from k8slite.api.apply import track_update
 from k8slite.api.defaults import apply_defaults
 from k8slite.api.kinds import KIND, NAMESPACES, PRIORITY_CLASSES, Kind
-from k8slite.api.meta import Obj
+from k8slite.api.meta import Obj, format_time
 from k8slite.api.strategies import prepare_for_create
 from k8slite.apiserver.bootstrap.rbac import rbac_objects
 from k8slite.apiserver.core import Core
@@ -24,6 +25,7 @@ __all__ = ["bootstrap", "new_object"]
 log = logging.getLogger(__name__)
 
 COMMIT_WRITES = 50
+MANAGER = "kube-apiserver"
 NAMES = ("default", "kube-system", "kube-public", "kube-node-lease")
 PRIORITIES = {"system-cluster-critical": 2_000_000_000, "system-node-critical": 2_000_001_000}
 
@@ -52,6 +54,8 @@ def new_object(core: Core, kind: Kind, obj: Obj) -> Obj:
     namespace = obj["metadata"].get("namespace", "")
     fill_created(kind, obj, namespace, core.now(), core.host.rng)
     apply_defaults(kind, obj)
+    if core.config.track_field_owners:
+        track_update(kind, None, obj, MANAGER, format_time(core.now()))
     prepare_for_create(kind, obj)
     return obj
 

@@ -10,6 +10,7 @@ from k8slite.api.status import bad_request
 from k8slite.apiserver.auth.rbac import Attributes, Rule
 from k8slite.apiserver.call import Call, User
 from k8slite.apiserver.http.message import Response, json_response
+from k8slite.apiserver.registry.ownership import track_answer
 from k8slite.apiserver.registry.writes import validation_level
 
 __all__ = ["REVIEWS"]
@@ -24,6 +25,7 @@ def _read(call: Call) -> Obj:
     obj["metadata"].setdefault("creationTimestamp", None)
     if obj["metadata"]["creationTimestamp"] is None:
         del obj["metadata"]["creationTimestamp"]
+    track_answer(call, obj)
     return obj
 
 

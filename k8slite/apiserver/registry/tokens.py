@@ -17,6 +17,7 @@ from k8slite.api.status import (
 from k8slite.apiserver.call import Call
 from k8slite.apiserver.http.message import Response, json_response
 from k8slite.apiserver.registry.identity import new_uid
+from k8slite.apiserver.registry.ownership import track_answer
 from k8slite.apiserver.registry.reads import find
 
 __all__ = ["create_token"]
@@ -73,7 +74,7 @@ async def create_token(call: Call) -> Response:
     if seconds == WARN_AFTER_SECONDS and audiences == [core.config.service_account_issuer]:
         private["warnafter"] = claims["exp"]
         claims["exp"] = now + EXTENDED_SECONDS
-    answer = {
+    answer: Obj = {
         "kind": "TokenRequest",
         "apiVersion": "authentication.k8s.io/v1",
         "metadata": {
@@ -92,6 +93,10 @@ async def create_token(call: Call) -> Response:
             "expirationTimestamp": format_time(now + seconds),
         },
     }
+    tracked = {**answer, "metadata": {}, "spec": request.get("spec") or {}}
+    del tracked["status"]
+    track_answer(call, tracked, "token")
+    answer["metadata"].update(tracked["metadata"])
     return json_response(201, answer)
 
 
