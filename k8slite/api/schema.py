@@ -108,11 +108,11 @@ class Type:
         self.atomic: bool = "m" in entry  # has one owner, as a whole
         self.open_api_name: str = entry.get("n") or f"io.k8s.api.{name}"
         self.fields: dict[str, Field] = {n: Field(self, n, row) for n, row in entry["f"].items()}
-        self.zeros: tuple[tuple[str, int | bool], ...] = tuple(
+        self.zeros: tuple[tuple[str, int | bool | None], ...] = tuple(
             (n, False if self.fields[n].code == "b" else 0)
             for n in self.required
             if n in self.fields and not self.fields[n].shape and self.fields[n].code in "ilb"
-        )
+        ) + tuple((n, None) for n, row in entry["f"].items() if len(row) > 2 and "v" in row[2])
 
     def __repr__(self) -> str:
         return f"Type({self.name})"

@@ -96,7 +96,7 @@ def test_lists_are_merged_by_key() -> None:
     merged = strategic({"containers": TWO}, {"containers": [{"name": "b", "image": "3"}]})
     assert merged["containers"] == [{"name": "a", "image": "1"}, {"name": "b", "image": "3"}]
     merged = strategic({"containers": TWO}, {"containers": [{"name": "c", "image": "x"}]})
-    assert [c["name"] for c in merged["containers"]] == ["a", "b", "c"]
+    assert [c["name"] for c in merged["containers"]] == ["c", "a", "b"]
 
 
 def test_directives() -> None:
@@ -113,7 +113,7 @@ def test_directives() -> None:
             "containers": [{"name": "e"}],
         },
     )
-    assert [c["name"] for c in ordered["containers"]] == ["a", "e", "b"]
+    assert [c["name"] for c in ordered["containers"]] == ["e", "a", "b"]
     kept = strategic({"dnsConfig": {"searches": ["x"]}}, {"dnsConfig": {"$patch": "replace"}})
     assert kept["dnsConfig"] == {}
 
@@ -122,7 +122,7 @@ def test_primitive_lists_and_nulls() -> None:
     before: Obj = {"metadata": {"name": "c", "finalizers": ["a/a", "b/b"]}, "data": {"k": "v"}}
     patch = {"metadata": {"$deleteFromPrimitiveList/finalizers": ["a/a"], "finalizers": ["c/c"]}}
     after = strategic_merge_patch(CONFIG_MAPS, before, patch)
-    assert after["metadata"]["finalizers"] == ["b/b", "c/c"]
+    assert after["metadata"]["finalizers"] == ["c/c", "b/b"]
     assert strategic_merge_patch(CONFIG_MAPS, before, {"data": {"k": None}})["data"] == {}
 
 

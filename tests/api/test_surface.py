@@ -252,9 +252,8 @@ def test_metadata_that_may_not_change() -> None:
     old = stored(CONFIG_MAPS, {"metadata": {"name": "c"}})
     new = copy(old)
     new["metadata"]["uid"] = "other"
-    assert update(CONFIG_MAPS, old, new) == [
-        'metadata.uid: Invalid value: "other": field is immutable'
-    ]
+    refusal = 'metadata.uid: Invalid value: "other": field is immutable'
+    assert update(CONFIG_MAPS, old, new) == [refusal, refusal]
     old["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     new = copy(old)
     new["metadata"]["finalizers"] = ["q.r/s"]

@@ -22,6 +22,7 @@ from k8slite.api.apply.fields import (
 from k8slite.api.apply.shapes import GRANULAR, Shape, element_key, shape_of
 from k8slite.api.kinds import Kind
 from k8slite.api.meta import Obj, copy
+from k8slite.api.schema import type_of
 from k8slite.api.status import apply_conflict, bad_request
 
 APPLY, UPDATE = "Apply", "Update"
@@ -141,6 +142,8 @@ def _without_owners(o: Obj) -> Obj:
 
 def _empty(kind: Kind, o: Obj) -> Obj:
     base: Obj = {"metadata": {}}
+    if type_of(kind) is None:
+        return base
     for field in ("spec", "status"):
         if field in o:
             base[field] = {}

@@ -170,6 +170,29 @@ POINTER_STRINGS: dict[str, str] = {
 }
 
 
+VALUE_TIMES: dict[str, str] = {
+    "apps.v1.DaemonSetCondition": "lastTransitionTime",
+    "apps.v1.DeploymentCondition": "lastTransitionTime lastUpdateTime",
+    "apps.v1.ReplicaSetCondition": "lastTransitionTime",
+    "apps.v1.StatefulSetCondition": "lastTransitionTime",
+    "autoscaling.v2.HorizontalPodAutoscalerCondition": "lastTransitionTime",
+    "batch.v1.JobCondition": "lastProbeTime lastTransitionTime",
+    "certificates.v1.CertificateSigningRequestCondition": "lastTransitionTime lastUpdateTime",
+    "core.v1.ContainerStateRunning": "startedAt",
+    "core.v1.ContainerStateTerminated": "finishedAt startedAt",
+    "core.v1.NamespaceCondition": "lastTransitionTime",
+    "core.v1.NodeCondition": "lastHeartbeatTime lastTransitionTime",
+    "core.v1.PersistentVolumeClaimCondition": "lastProbeTime lastTransitionTime",
+    "core.v1.PodCondition": "lastProbeTime lastTransitionTime",
+    "core.v1.ReplicationControllerCondition": "lastTransitionTime",
+}
+"""Times that Go holds by value: absent ones are shown as null."""
+
+
+def is_value_time(type_name: str, field: str) -> bool:
+    return field in VALUE_TIMES.get(type_name, "").split()
+
+
 def is_pointer(type_name: str, field: str, form: str) -> bool:
     """Whether an optional scalar's zero is kept; `form` is its code in the schema's data."""
     if form in "sB":

@@ -11,7 +11,8 @@ form: "[" or "{" for a list or a map, then one of the codes of `SCALARS`, or "@"
   name.
 numbers: the protobuf numbers on the way to the field; two or more where Go embeds a struct.
 extras: lt list type, mk map keys, ps patch strategy, pk patch merge key, mt map type,
-  E the Go names of the embedded structs, p 1 where a scalar's zero is kept.
+  E the Go names of the embedded structs, p 1 where a scalar's zero is kept, v 1 where an absent
+    time is null.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
 
-from k8slite.api.generate.pointers import is_pointer
+from k8slite.api.generate.pointers import is_pointer, is_value_time
 from k8slite.api.kinds import KINDS
 
 VERSION = "v1.36.0"
@@ -180,6 +181,8 @@ def type_entry(
         scalar = len(form) == 1 and form in "silbnB"
         if scalar and (field_name in required or is_pointer(short, field_name, form)):
             extras["p"] = 1
+        if is_value_time(short, field_name):
+            extras["v"] = 1
         entry["f"][field_name] = [form, path, extras] if extras else [form, path]
     if required:
         entry["r"] = required

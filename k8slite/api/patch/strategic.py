@@ -73,7 +73,7 @@ def _merge_map(type_: Type | None, original: Obj, patch: Obj) -> Obj:
     for key, order in orders.items():
         field = type_.fields.get(key) if type_ is not None else None
         if isinstance(original.get(key), list) and field is not None:
-            original[key] = _reorder(field, original[key], [], order)
+            original[key] = _ordered(field, original[key], [], original[key], order)
     return original
 
 
@@ -141,31 +141,31 @@ def _merge_list(
 ) -> list[Any]:
     if field is None or "merge" not in field.patch_strategy.split(","):
         return list(_stripped(patch))
-    if not field.merge_key:
-        merged = original + [v for v in dict.fromkeys(patch) if v not in original]
-        return _reorder(field, merged, patch, order)
-    items: list[Any] = original
-    for element in patch:
-        if isinstance(element, dict) and element.get(_PATCH) == "replace" and len(element) == 1:
-            kept = [e for e in patch if e is not element]
-            return [_stripped(e) for e in kept]
+    key = field.merge_key
+    if not key:
+        added = [v for v in dict.fromkeys(patch) if v not in original]
+        return _ordered(field, original + added, patch, original, order)
+    if any(isinstance(e, dict) and e == {_PATCH: "replace"} for e in patch):
+        return [_stripped(e) for e in patch if e != {_PATCH: "replace"}]
+    items = list(original)
     for element in patch:
         if not isinstance(element, dict):
             raise _bad(f"{field.name}: a list of objects is merged with something else")
-        directive = element.get(_PATCH)
-        if directive not in (None, "merge", "delete", "replace"):
-            raise _bad(f"unrecognized directive: {directive}")
-        if field.merge_key not in element:
-            raise _bad(f"map: {element} does not contain declared merge key: {field.merge_key}")
-        at = _position(items, field.merge_key, element[field.merge_key])
-        if directive == "delete":
-            wanted = element[field.merge_key]
-            items = [i for i in items if i.get(field.merge_key) != wanted]
-        elif at is None:
+        if element.get(_PATCH) not in (None, "merge", "delete", "replace"):
+            raise _bad(f"unrecognized directive: {element[_PATCH]}")
+        if key not in element:
+            raise _bad(f"map: {element} does not contain declared merge key: {key}")
+    doomed = [e[key] for e in patch if e.get(_PATCH) == "delete"]
+    items = [i for i in items if i.get(key) not in doomed]
+    before = list(items)
+    kept = [e for e in patch if e.get(_PATCH) != "delete"]
+    for element in kept:
+        at = _position(items, key, element[key])
+        if at is None:
             items.append(_merge_map(field.type, {}, element))
         else:
             items[at] = _merge_map(field.type, items[at], element)
-    return _reorder(field, items, patch, order)
+    return _ordered(field, items, kept, before, order)
 
 
 def _position(items: list[Any], key: str, value: Any) -> int | None:
@@ -175,36 +175,29 @@ def _position(items: list[Any], key: str, value: Any) -> int | None:
     return None
 
 
-def _reorder(field: Field, items: list[Any], patch: list[Any], order: Any) -> list[Any]:
-    """Puts the items named by `$setElementOrder` into that order.
+def _ordered(
+    field: Field, merged: list[Any], patch: list[Any], before: list[Any], order: Any
+) -> list[Any]:
+    """The order that strategicpatch gives a merged list.
 
-    Items that only the server has keep their place relative to their neighbours: each comes before
-    the first ordered item that it stood before.
+    What the patch names stands in the patch's order, or in that of `$setElementOrder`. What only
+    the server has keeps its own order, and each such item goes before the first named one that it
+    stood before on the server; named items that are new come first.
     """
-    if order is None:
-        return items
-    if not isinstance(order, list):
+    if order is not None and not isinstance(order, list):
         raise _bad(f"invalid patch format of {_ORDER}{field.name}: it must be a list")
     key = field.merge_key
 
-    def identity(item: Any) -> Any:
-        return item.get(key) if key and isinstance(item, dict) else item
+    def identity(item: Any) -> str:
+        return repr(item.get(key) if key and isinstance(item, dict) else item)
 
-    wanted = [identity(o) for o in order]
-    named = {repr(w): i for i, w in enumerate(wanted)}
-    ordered = sorted(
-        (i for i in items if repr(identity(i)) in named), key=lambda i: named[repr(identity(i))]
-    )
-    sent = {repr(identity(p)) for p in patch}
+    wanted = {identity(item): i for i, item in enumerate(patch if order is None else order)}
+    named = sorted((i for i in merged if identity(i) in wanted), key=lambda i: wanted[identity(i)])
+    others = [i for i in merged if identity(i) not in wanted]
+    places = {identity(item): i for i, item in enumerate(before)}
     out: list[Any] = []
-    server_only = [
-        (n, i)
-        for n, i in enumerate(items)
-        if repr(identity(i)) not in named and repr(identity(i)) not in sent
-    ]
-    places = {id(i): n for n, i in enumerate(items)}
-    for item in ordered:
-        while server_only and server_only[0][0] < places[id(item)]:
-            out.append(server_only.pop(0)[1])
-        out.append(item)
-    return out + [i for _, i in server_only]
+    while named and others:
+        other, first = places.get(identity(others[0])), places.get(identity(named[0]))
+        comes_first = other is not None and first is not None and other < first
+        out.append((others if comes_first else named).pop(0))
+    return out + named + others

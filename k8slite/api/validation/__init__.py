@@ -124,7 +124,8 @@ def validate_create(kind: Kind, obj: Obj) -> list[FieldError]:
 
 
 def validate_update(kind: Kind, new: Obj, old: Obj) -> list[FieldError]:
-    errors = validate_meta_update(new, old)
+    # twice, as the original does: its callers and its strategies both check the metadata
+    errors = 2 * validate_meta_update(new, old)
     check = UPDATE.get(kind.resource)
     if check is not None:
         return errors + check(new, old)
