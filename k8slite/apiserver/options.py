@@ -9,7 +9,14 @@ from typing import NamedTuple
 import orjson
 
 from k8slite.api.kinds import Kind
-from k8slite.api.selectors import FieldSelector, LabelSelector, fields_or_400, labels_or_400
+from k8slite.api.selectors import (
+    ALL_FIELDS,
+    EVERYTHING,
+    FieldSelector,
+    LabelSelector,
+    fields_or_400,
+    labels_or_400,
+)
 from k8slite.api.status import (
     ApiError,
     FieldError,
@@ -70,8 +77,23 @@ class ListOptions(NamedTuple):
     send_initial_events: bool | None
 
 
+DEFAULTS = ListOptions(
+    Selection(EVERYTHING, ALL_FIELDS),
+    None,
+    "",
+    0,
+    "",
+    None,
+    bookmarks=False,
+    send_initial_events=None,
+)
+"""Of a request without parameters."""
+
+
 def list_options(call: Call, kind: Kind, *, watch: bool = False) -> ListOptions:
     """Raises ApiError 400, 422 or (for a watch from a version that is none) 500."""
+    if not call.request.query_string:
+        return DEFAULTS
     param = call.param
     limit = _integer(param("limit"))
     timeout = _integer(param("timeoutSeconds"))

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 Answer = Response | StreamResponse | UpgradeResponse
 UNFORESEEN = (TypeError, KeyError, ValueError, AttributeError, IndexError, RecursionError)
 _LONG = frozenset(("watch", "connect"))
+_UNBOUNDED = frozenset(("get", "list", "watch", "connect"))
+"""Reads bound their own waits for the store; logs may follow for ever."""
 
 
 class Pipeline:
@@ -69,7 +71,7 @@ class Pipeline:
             return await serve_path(core, request, info)
         handler, kind = route(core.kinds, info)
         call = Call(core, request, info, user, kind)
-        if info.verb in _LONG or request.param("follow"):
+        if info.verb in _UNBOUNDED:
             return await handler(call)
         with trio.move_on_after(core.config.request_seconds) as scope:
             return await handler(call)

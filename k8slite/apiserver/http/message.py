@@ -105,6 +105,8 @@ class Request:
 
     def param(self, name: str) -> str:
         """A parameter's first value, empty if absent."""
+        if not self.query_string:
+            return ""
         values = self.query.get(name)
         return values[0] if values else ""
 
