@@ -94,6 +94,22 @@ def spec_hash(container: Obj) -> str:
     return hashlib.sha256(orjson.dumps(fixed, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 
+def unsupported(pod: Obj) -> list[str]:
+    """What the pod asks for and no runtime of ours gives, in words for events."""
+    found = []
+    if pod["spec"].get("shareProcessNamespace"):
+        found.append("shareProcessNamespace: each container has its own process namespace")
+    if not pod["spec"].get("hostNetwork"):
+        for container in all_containers(pod):
+            for port in container.get("ports") or ():
+                if port.get("hostPort"):
+                    text = (
+                        f"hostPort {port['hostPort']} of container {container['name']} is not bound"
+                    )
+                    found.append(text)
+    return found
+
+
 def full_name(pod: Obj) -> str:
     """`NAME_NAMESPACE(UID)`, as the kubelet's messages call a pod."""
     meta = pod["metadata"]

@@ -131,7 +131,8 @@ def _container_status(
         "state": {},
     }
     if found is None:
-        lost = _unknown_end(pod, name) if facts.ending and not init else None
+        never_again = facts.ending or restart_policy(pod, container) == "Never"
+        lost = _unknown_end(pod, name) if never_again and not init else None
         if lost is not None:
             result.update(lost)
             return result

@@ -42,6 +42,7 @@ from k8slite.kubelet.pods import (
     find_container,
     grace_seconds,
     phase,
+    unsupported,
 )
 from k8slite.kubelet.probes.machine import ProbeKind
 from k8slite.kubelet.probes.manager import ProbeManager
@@ -282,6 +283,8 @@ class PodWorker:
             self._fail_sandbox("FailedCreatePodSandBox", text)
             return
         self._failures.pop("", None)
+        for text in unsupported(pod):
+            self._context.event(pod, "Warning", "Unsupported", text)
 
     def _fail_sandbox(self, reason: str, message: str) -> None:
         self._context.event(self.pod, "Warning", reason, message)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 from functools import partial
+from typing import Any
 
+import pytest
 import trio
 from trio.testing import MockClock
 
 from k8slite.api.kinds import LEASES, NODES, PODS
 from k8slite.api.meta import Obj
-from k8slite.kubelet.runtime.fake import Life
-from tests.kubelet.world import Node, container, open_fake_node, pod
+from k8slite.kubelet.runtime.fake import Life, open_fake_runtime
+from netsim.world import World, run
+from tests.kubelet.world import KubeletApi, Node, container, open_fake_node, open_node, pod
 
 
 async def test_the_node_is_registered_and_its_lease_renewed(autojump_clock: MockClock) -> None:
@@ -353,3 +356,58 @@ async def test_a_pod_that_others_called_unready_is_ready_again(autojump_clock: M
         await trio.sleep(10)
         node.api.change(PODS, "default/p", unready)
         await node.until(lambda: node.condition("Ready") == "True")
+
+
+async def test_a_pod_whose_containers_are_lost_fails_if_it_never_restarts(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_fake_node() as (node, runtime):
+        lost = pod(restartPolicy="Never")
+        state = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+        lost["status"] = {
+            "phase": "Running",
+            "containerStatuses": [{"name": "c", "state": state, "restartCount": 0}],
+        }
+        node.api.add(PODS, lost)
+        await node.until(lambda: node.status()["phase"] == "Failed")
+        ended = node.state()["terminated"]
+        assert (ended["exitCode"], ended["reason"]) == (137, "ContainerStatusUnknown")
+        assert await runtime.list_containers() == []
+
+
+async def test_what_a_pod_cannot_have_is_told(autojump_clock: MockClock) -> None:
+    async with open_fake_node() as (node, _):
+        one = container(ports=[{"containerPort": 80, "hostPort": 8080}])
+        node.api.add(PODS, pod(containers=[one], shareProcessNamespace=True))
+        await node.until(lambda: node.condition("Ready") == "True")
+        await trio.sleep(1)
+        texts = [text for reason, text in node.api.events() if reason == "Unsupported"]
+        assert len(texts) == 2
+        assert "hostPort 8080" in texts[1]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_one_seed_gives_one_trace(seed: int) -> None:
+    """The kubelet under netsim: crashing pods, probes and deletions, twice the same."""
+
+    async def scenario(world: World) -> tuple[Any, ...]:
+        host = world.host("node-1")
+        api = KubeletApi()
+        probe = {"httpGet": {"port": 80}, "periodSeconds": 3}
+        async with open_fake_runtime(host) as runtime:
+            async with open_node(runtime, api=api, host=host):
+                for number in range(6):
+                    command = ("sh", "-c", f"sleep {number}; exit {number % 3}")
+                    one = container("c", *command, readinessProbe=probe)
+                    api.add(PODS, pod(f"p{number}", uid=f"u{number}", containers=[one]))
+                await trio.sleep(90)
+                api.end("default/p3", 5)
+                api.remove(PODS, "default/p4")
+                await trio.sleep(60)
+        statuses = [(p["metadata"]["name"], p["status"]) for p in api.all(PODS)]
+        return api.log, statuses
+
+    first, second = run(seed, scenario), run(seed, scenario)
+    assert first.trace_hash == second.trace_hash
+    assert first.result == second.result
+    assert len(first.result[0]) > 50
