@@ -16,7 +16,7 @@ import trio
 
 from raftkv.streams import Wakeup
 
-__all__ = ["Inbox", "Proposal", "Read", "ReplyTo"]
+__all__ = ["Inbox", "Proposal", "Read", "Reader", "ReplyTo"]
 
 PROPOSALS_MAX = 16_384
 READS_MAX = 16_384
@@ -30,6 +30,12 @@ class ReplyTo(Protocol):
     def reply(self, request_id: int, result: Any) -> None: ...
 
 
+class Reader(ReplyTo, Protocol):
+    """One who asked to read: takes large results as bytes, so that they count."""
+
+    def reply_packed(self, request_id: int, result: Any) -> None: ...
+
+
 class Proposal(NamedTuple):
     """One command for the log, and where its result goes."""
 
@@ -41,7 +47,7 @@ class Proposal(NamedTuple):
 class Read(NamedTuple):
     """One linearizable read: `op` and `arguments` as in `raftkv.wire.protocol`."""
 
-    session: ReplyTo
+    session: Reader
     request_id: int
     op: str
     arguments: list[Any]

@@ -39,7 +39,9 @@ def answer_reads(reads: list[Read], machine: Machine, leasing: Leasing) -> None:
             result = READS[read.op](read, machine, leasing)
         except KvError as error:
             result = error_result(error)
-        if result is not None:
+        if read.op == "range":
+            read.session.reply_packed(read.request_id, result)
+        elif result is not None:
             read.session.reply(read.request_id, result)
 
 
