@@ -15,7 +15,15 @@ from typing import Any
 import attrs
 import trio
 
-from k8slite.api.kinds import CONFIG_MAPS, DEPLOYMENTS, PODS
+from k8slite.api.kinds import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    NAMESPACES,
+    PODS,
+    REPLICA_SETS,
+    SERVICES,
+)
 from k8slite.api.meta import Obj
 from k8slite.api.status import ApiError
 from k8slite.client.client import Client
@@ -36,6 +44,12 @@ USERS = 3
 REPLICAS = 3
 CONFIG = ClusterConfig(nodes=3)
 GONE = "gone"
+SERVICE: Obj = {
+    "apiVersion": "v1",
+    "kind": "Service",
+    "metadata": {"name": "web", "namespace": "default"},
+    "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]},
+}
 IMAGES = ("web:1", "web:2", "web:3")
 OVERLAP_SECONDS_MAX = 5.0
 
@@ -114,6 +128,57 @@ class _Operator:
                     await self.client.patch(
                         DEPLOYMENTS, "web", "default", {"spec": spec}, type="strategic"
                     )
+
+
+@attrs.define
+class _Landlord:
+    """Makes namespaces with something in them and deletes them; the same with deployments."""
+
+    client: Client
+    rng: random.Random
+    deleted_namespaces: list[str] = attrs.field(factory=list)
+    deleted_deployments: list[str] = attrs.field(factory=list)
+    made: int = 0
+    stopped: bool = False
+
+    async def run(self) -> None:
+        while not self.stopped:
+            await trio.sleep(self.rng.random() * 10)
+            self.made += 1
+            name = f"t{self.made}"
+            act = self._namespace if self.rng.random() < 0.5 else self._deployment
+            # The deletion of what may not be there tells nothing: hence one by one.
+            with contextlib.suppress(*REQUEST_ERRORS):
+                await act(name)
+
+    async def _namespace(self, name: str) -> None:
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        await self.client.create(NAMESPACES, namespace)
+        content = _config_map("content", name)
+        content["metadata"]["namespace"] = name
+        await self.client.create(CONFIG_MAPS, content)
+        await trio.sleep(self.rng.random() * 5)
+        await self.client.delete(NAMESPACES, name)
+        self.deleted_namespaces.append(name)
+
+    async def _deployment(self, name: str) -> None:
+        await self.client.create(DEPLOYMENTS, web(1, name))
+        await trio.sleep(self.rng.random() * 5)
+        await self.client.delete(DEPLOYMENTS, name, "default", propagation="Background")
+        self.deleted_deployments.append(name)
+
+    async def cleared(self) -> bool:
+        """Whether nothing is left of what was deleted."""
+        namespaces = {o["metadata"]["name"] for o in (await self.client.list(NAMESPACES)).items}
+        left = namespaces & set(self.deleted_namespaces)
+        for kind in (PODS, REPLICA_SETS):
+            for obj in (await self.client.list(kind, "default")).items:
+                if obj["metadata"]["labels"]["app"] in self.deleted_deployments:
+                    left.add(obj["metadata"]["name"])
+        for obj in (await self.client.list(CONFIG_MAPS)).items:
+            if obj["metadata"]["namespace"] in self.deleted_namespaces:
+                left.add(obj["metadata"]["name"])
+        return not left
 
 
 @attrs.define
@@ -233,8 +298,10 @@ async def _story(cluster: SimCluster, plan: list[Fault]) -> Told:
     world, client, told = cluster.world, cluster.client(), Told()
     rng = world.rng("users")
     monitor, operator = _Monitor(cluster), _Operator(client, world.rng("operator"))
+    landlord = _Landlord(client, world.rng("landlord"))
     users = [_User(n, client, rng, told) for n in range(1, USERS + 1)]
     await client.create(DEPLOYMENTS, web(REPLICAS))
+    await client.create(SERVICES, SERVICE)
     host = world.host("user")
     async with (
         open_informer(client, CONFIG_MAPS, host, "default") as informer,
@@ -244,6 +311,7 @@ async def _story(cluster: SimCluster, plan: list[Fault]) -> Told:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(monitor.run)
             nursery.start_soon(operator.run)
+            nursery.start_soon(landlord.run)
             for user in users:
                 nursery.start_soon(user.run)
             await carry_out(world, plan)
@@ -252,10 +320,13 @@ async def _story(cluster: SimCluster, plan: list[Fault]) -> Told:
                 await world.restart(name)
             members = [name for name in _hosts() if name.startswith("raft-")]
             async with core_only(world, world.rng("core"), members):
-                operator.stopped = True
+                operator.stopped = landlord.stopped = True
+                stage = "rolling out"
                 with trio.move_on_after(LIVENESS_SECONDS) as scope:
                     await _converge(cluster, users, informer)
-            assert not scope.cancelled_caught, f"no convergence: {await _state(cluster)}"
+                    stage = "deleting"
+                    await cluster.eventually(landlord.cleared)
+            assert not scope.cancelled_caught, f"no end of {stage}: {await _state(cluster)}"
             nursery.cancel_scope.cancel()
     return told
 
@@ -270,13 +341,23 @@ async def _converge(cluster: SimCluster, users: list[_User], informer: Informer)
     await trio.sleep(60)
 
     async def rolled_out() -> bool:
-        """As many pods as wanted, all of the newest template, and no others."""
-        deployment = await cluster.client().get(DEPLOYMENTS, "web", "default")
+        """As many pods as wanted, all of the newest template, no others; the service's
+        endpoints are theirs."""
+        client = cluster.client()
+        deployment = await client.get(DEPLOYMENTS, "web", "default")
         image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
-        pods = (await cluster.client().list(PODS, "default")).items
+        pods = (await client.list(PODS, "default", labels="app=web")).items
         images = {pod["spec"]["containers"][0]["image"] for pod in pods}
-        wanted = deployment["spec"]["replicas"]
-        return len(await running_pods(cluster)) == len(pods) == wanted and images == {image}
+        running = [name for name in await running_pods(cluster) if name.startswith("web-")]
+        slices = await client.list(
+            ENDPOINT_SLICES, "default", labels="kubernetes.io/service-name=web"
+        )
+        addresses = [e["addresses"][0] for s in slices.items for e in s["endpoints"] or ()]
+        return (
+            len(running) == len(pods) == deployment["spec"]["replicas"]
+            and images == {image}
+            and sorted(addresses) == sorted(pod["status"]["podIP"] for pod in pods)
+        )
 
     await cluster.eventually(rolled_out)
     listed: dict[str, str] = {}
