@@ -248,7 +248,7 @@ def _has_progress(status: Obj) -> bool:
 async def run_deployment_controller(context: Context) -> None:
     """Run until cancelled."""
     controller = _Controller(context)
-    await context.informers.wait_synced()
+    await controller.wait_synced()
     await run_workers("deployment", controller.queue, controller.reconcile, context.workers)
 
 
@@ -264,6 +264,10 @@ class _Controller:
         self._deployments.add_handler(enqueue_to(self.queue))
         self._sets.add_handler(self._on_replica_set)
         self._pods.add_handler(self._on_pod)
+
+    async def wait_synced(self) -> None:
+        for informer in (self._deployments, self._sets, self._pods):
+            await informer.wait_synced()
 
     def _on_replica_set(self, old: Obj | None, new: Obj | None) -> None:
         for replica_set in (old, new):

@@ -1,9 +1,7 @@
 """ReplicaSets: as many pods of a template as were asked for.
 
-`plan` is pure. The loop adopts and releases pods, creates and deletes them, and writes the
-status. No pod is made twice for want of a fresh cache: what was created is remembered until the
-cache shows it (`expectations`), and after a creation whose outcome is unknown the pods are
-listed anew from the apiserver.
+`plan` and `status_of` are pure. The loop creates and deletes pods through a `PodFleet` and writes
+the status; a pod that could not be made is told there too.
 """
 
 from __future__ import annotations
@@ -19,35 +17,16 @@ from k8slite.api.meta import (
     format_time,
     generation,
     labels,
-    name,
-    namespace,
     set_condition,
     uid,
 )
-from k8slite.api.selectors import from_object
 from k8slite.api.status import ApiError
 from k8slite.client.controller import run_workers
 from k8slite.client.errors import ClientError
-from k8slite.client.workqueue import WorkQueue
-from k8slite.controllers.actions import (
-    Action,
-    Create,
-    Delete,
-    Update,
-    carry_out,
-    carry_out_together,
-    delete,
-)
-from k8slite.controllers.context import Context, enqueue_to
-from k8slite.controllers.expectations import Expectations
-from k8slite.controllers.ownership import (
-    Claims,
-    adoption,
-    claim,
-    controller_key,
-    controller_uid_index,
-    release,
-)
+from k8slite.controllers.actions import Action, Create, Update, carry_out, delete
+from k8slite.controllers.context import Context
+from k8slite.controllers.ownership import controller_uid_index
+from k8slite.controllers.pod_fleet import PodFleet
 from k8slite.controllers.pods import (
     available_in,
     deletion_order,
@@ -133,142 +112,46 @@ def _waits(replica_set: Obj, active: Sequence[Obj], now: float) -> list[float]:
 
 async def run_replicaset_controller(context: Context) -> None:
     """Run until cancelled."""
-    controller = _Controller(context)
-    await context.informers.wait_synced()
-    await run_workers("replicaset", controller.queue, controller.reconcile, context.workers)
+    recorder = context.recorder("replicaset-controller")
+    fleet = PodFleet(context, REPLICA_SETS, recorder)
 
-
-class _Controller:
-    def __init__(self, context: Context) -> None:
-        self.queue: WorkQueue[str] = WorkQueue(spacing_seconds=context.timings.coalesce)
-        self._api = context.api
-        self._host = context.host
-        self._recorder = context.recorder("replicaset-controller")
-        self._sets = context.informer(REPLICA_SETS, controller=controller_uid_index)
-        self._pods = context.informer(PODS, controller=controller_uid_index)
-        self._expectations = Expectations()
-        self._doubtful: dict[str, None] = {}
-        self._sets.add_handler(enqueue_to(self.queue))
-        self._pods.add_handler(self._on_pod)
-
-    def _on_pod(self, old: Obj | None, new: Obj | None) -> None:
-        for pod in (old, new):
-            if pod is None:
-                continue
-            owner = controller_key(pod, REPLICA_SETS)
-            if owner is not None:
-                self.queue.add(owner)
-            elif pod is new and not pod["metadata"].get("ownerReferences"):
-                self._enqueue_candidates(pod)
-
-    def _enqueue_candidates(self, orphan: Obj) -> None:
-        for replica_set in self._sets.list():
-            if namespace(replica_set) == namespace(orphan):
-                selector = from_object(replica_set["spec"].get("selector"))
-                if selector.matches(labels(orphan)):
-                    self.queue.add(f"{namespace(replica_set)}/{name(replica_set)}")
-
-    async def reconcile(self, key: str) -> float | None:
-        replica_set = self._sets.get(key)
+    async def reconcile(where: str) -> float | None:
+        replica_set = fleet.owners.get(where)
         if replica_set is None:
-            self._expectations.forget(key)
-            self._doubtful.pop(key, None)
+            fleet.forget(where)
             return None
-        observed = await self._observe(key, replica_set)
-        pods = await self._claim(replica_set, observed)
-        now = self._host.now()
-        planned = plan(replica_set, pods, self._related(replica_set, pods), now)
+        pods = await fleet.claimed(where, replica_set)
+        now = context.host.now()
+        planned = plan(replica_set, pods, _related(fleet, replica_set, pods), now)
         failure = None
-        error: Exception | None = None
+        error: ApiError | ClientError | None = None
         if planned.pods:
             try:
-                await self._change(key, replica_set, planned.pods)
+                await fleet.change(where, replica_set, planned.pods)
             except ApiError as caught:
                 error = caught
                 failure = failure_condition(caught, isinstance(planned.pods[0], Create))
             except ClientError as caught:
-                self._doubtful[key] = None
                 error = caught
-            pods = self._expectations.overlay(key, pods, self._pods.seen)
-        await self._write_status(replica_set, pods, failure)
+            pods = fleet.refreshed(where, pods)
+        status = status_of(replica_set, pods, failure, context.host.now())
+        if status != replica_set.get("status"):
+            update = Update(REPLICA_SETS, {**replica_set, "status": status}, "status")
+            await carry_out(context.api, recorder, [update])
         if error is not None:
             raise error
         return planned.again
 
-    async def _observe(self, key: str, replica_set: Obj) -> list[Obj]:
-        if key in self._doubtful:
-            live = await self._api.list(PODS, namespace(replica_set))
-            del self._doubtful[key]
-            return self._expectations.overlay(key, live.items, lambda _: True)
-        cached = [
-            *self._pods.by_index("controller", uid(replica_set)),
-            *self._pods.by_index("controller", f"orphan/{namespace(replica_set)}"),
-        ]
-        return self._expectations.overlay(key, cached, self._pods.seen)
-
-    async def _claim(self, replica_set: Obj, observed: Sequence[Obj]) -> list[Obj]:
-        selector = from_object(replica_set["spec"].get("selector"))
-        living = [p for p in observed if not is_terminal(p)]
-        claims = claim(replica_set, selector, living)
-        if claims.adopt:
-            await self._check_alive(replica_set)
-        actions = [
-            *(adoption(PODS, REPLICA_SETS, replica_set, pod) for pod in claims.adopt),
-            *(release(PODS, replica_set, pod) for pod in claims.release),
-        ]
-        if actions:
-            await carry_out(self._api, self._recorder, actions)
-        return _after(claims)
-
-    async def _check_alive(self, replica_set: Obj) -> None:
-        """Ask the apiserver, not the cache: a set that is gone must adopt nothing."""
-        live = await self._api.get(REPLICA_SETS, name(replica_set), namespace(replica_set))
-        if uid(live) != uid(replica_set) or deleting(live):
-            message = f"{name(replica_set)} is being deleted: it adopts no pods"
-            raise ApiError(409, "Conflict", message)
-
-    def _related(self, replica_set: Obj, pods: Sequence[Obj]) -> Sequence[Obj]:
-        """The pods of all sets with the same controller: they crowd nodes together."""
-        owners = controller_uid_index(replica_set)
-        if owners[0].startswith("orphan/"):
-            return pods
-        related: list[Obj] = []
-        for sibling in self._sets.by_index("controller", owners[0]):
-            related += self._pods.by_index("controller", uid(sibling))
-        return related
-
-    async def _change(self, key: str, replica_set: Obj, actions: Sequence[Action]) -> None:
-        def done(action: Action, answer: Obj | None) -> None:
-            if isinstance(action, Create):
-                assert answer is not None
-                self._expectations.created(key, answer)
-                told = "SuccessfulCreate", f"Created pod: {name(answer)}"
-            else:
-                assert isinstance(action, Delete)
-                self._expectations.deleted(key, action.uid)
-                told = "SuccessfulDelete", f"Deleted pod: {action.name}"
-            self._recorder.event(replica_set, "Normal", *told)
-
-        try:
-            await carry_out_together(self._api, self._recorder, actions, done)
-        except (ApiError, ClientError) as error:
-            if isinstance(actions[0], Create):
-                reason, verb = "FailedCreate", "creating"
-            else:
-                reason, verb = "FailedDelete", "deleting"
-            self._recorder.event(replica_set, "Warning", reason, f"Error {verb}: {error}")
-            raise
-
-    async def _write_status(
-        self, replica_set: Obj, pods: Sequence[Obj], failure: Obj | None
-    ) -> None:
-        status = status_of(replica_set, pods, failure, self._host.now())
-        if status == replica_set.get("status"):
-            return
-        update = Update(REPLICA_SETS, {**replica_set, "status": status}, "status")
-        await carry_out(self._api, self._recorder, [update])
+    await fleet.wait_synced()
+    await run_workers("replicaset", fleet.queue, reconcile, context.workers)
 
 
-def _after(claims: Claims) -> list[Obj]:
-    """The pods owned once adoption is done."""
-    return [*claims.owned, *claims.adopt]
+def _related(fleet: PodFleet, replica_set: Obj, pods: Sequence[Obj]) -> Sequence[Obj]:
+    """The pods of all sets with the same controller: they crowd nodes together."""
+    owners = controller_uid_index(replica_set)
+    if owners[0].startswith("orphan/"):
+        return pods
+    related: list[Obj] = []
+    for sibling in fleet.owners.by_index("controller", owners[0]):
+        related += fleet.pods.by_index("controller", uid(sibling))
+    return related
