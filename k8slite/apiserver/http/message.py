@@ -6,12 +6,12 @@ and how an answer's head looks on the wire. Never does I/O.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
 import orjson
+import trio
 
 from raftkv.host import Address
 
@@ -27,6 +27,7 @@ __all__ = [
     "chunk",
     "head",
     "json_response",
+    "peer_of",
 ]
 
 REASONS: dict[int, bytes] = {
@@ -215,10 +216,9 @@ def json_response(
     return Response(status, orjson.dumps(obj), headers=headers)
 
 
-def peer_of(stream: object, address: Address | None = None) -> Peer:
+def peer_of(stream: trio.abc.Stream, address: Address | None = None) -> Peer:
     """The peer of a stream after its handshake."""
-    certificate = None
-    ssl_object = getattr(stream, "_ssl_object", None)
-    if isinstance(ssl_object, ssl.SSLObject):
-        certificate = ssl_object.getpeercert(binary_form=True)
+    certificate: bytes | None = None
+    if isinstance(stream, trio.SSLStream):
+        certificate = stream.getpeercert(binary_form=True)
     return Peer(address, certificate)
