@@ -33,6 +33,8 @@ class ControllerTimings:
     """How long a node must be gone before its pods are."""
     terminated_pods_max: int = 12_500
     namespace_retry: float = 1.0
+    job_backoff: float = 10.0
+    """How long a Job waits after its first failed pod; doubled with each one."""
     coalesce: float = 0.05
     """Events about one ReplicaSet or service within this time cost one pass."""
 

@@ -22,6 +22,7 @@ from k8slite.controllers.deployment import run_deployment_controller
 from k8slite.controllers.endpoints import run_endpoints_controller
 from k8slite.controllers.endpointslice import run_endpointslice_controller
 from k8slite.controllers.garbage_collector import run_garbage_collector
+from k8slite.controllers.job import run_job_controller
 from k8slite.controllers.namespaces import run_namespace_controller
 from k8slite.controllers.node_lifecycle import run_node_lifecycle_controller
 from k8slite.controllers.pod_gc import run_pod_gc_controller
@@ -46,6 +47,7 @@ CONTROLLERS: dict[str, Controller] = {
     "namespace-controller": run_namespace_controller,
     "deployment-controller": run_deployment_controller,
     "replicaset-controller": run_replicaset_controller,
+    "job-controller": run_job_controller,
     "endpoints-controller": run_endpoints_controller,
     "endpointslice-controller": run_endpointslice_controller,
     "node-lifecycle-controller": run_node_lifecycle_controller,

@@ -337,7 +337,8 @@ class FakeApi:
         self._bump_generation(old, new)
         metadata = new["metadata"]
         finished = not metadata.get("finalizers") and not new.get("spec", {}).get("finalizers")
-        if metadata.get("deletionTimestamp") and finished and kind is not PODS:
+        stopped = kind is not PODS or new.get("status", {}).get("phase") in ("Succeeded", "Failed")
+        if metadata.get("deletionTimestamp") and finished and stopped:
             return self._store("DELETED", kind, new)
         return self._store("MODIFIED", kind, new)
 

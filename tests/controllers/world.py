@@ -21,8 +21,8 @@ from tests.client_k8s.world import MemoryHost
 
 
 class Cluster:
-    """Pods become ready after `start_seconds`, unless their image is "broken"; terminating ones go
-    after `stop_seconds`."""
+    """Pods become ready after `start_seconds`, unless their image is "broken", "succeeds" or
+    "fails"; terminating ones go after `stop_seconds`."""
 
     def __init__(self, seed: int = 0) -> None:
         self.api = FakeApi()
@@ -62,14 +62,23 @@ class Cluster:
         if deleting(pod):
             if now - since < self.stop_seconds:
                 return self.stop_seconds - (now - since)
-            self.api.remove(PODS, where)
+            if pod["metadata"].get("finalizers"):
+                if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
+                    self.api.set_status(PODS, where, phase="Failed")
+            else:
+                self.api.remove(PODS, where)
             return None
-        if pod.get("status", {}).get("phase") == "Running":
+        if pod.get("status", {}).get("phase") in ("Running", "Succeeded", "Failed"):
             return None
-        if pod["spec"]["containers"][0]["image"] == "broken":
+        image = pod["spec"]["containers"][0]["image"]
+        if image == "broken":
             return None
         if now - since < self.start_seconds:
             return self.start_seconds - (now - since)
+        if image in ("succeeds", "fails"):
+            phase = "Succeeded" if image == "succeeds" else "Failed"
+            self.api.set_status(PODS, where, phase=phase)
+            return None
         self._ips += 1
         ready = {"type": "Ready", "status": "True", "lastTransitionTime": self.api.now()}
         address = f"10.244.0.{self._ips}"
