@@ -110,7 +110,8 @@ def _default_pod_level_requests(spec: Obj) -> None:
 
 def _any_container_requests(spec: Obj, name: str) -> bool:
     return any(
-        name in ((c.get("resources") or {}).get("requests") or {}) for c in spec["containers"]
+        name in ((c.get("resources") or {}).get("requests") or {})
+        for c in spec.get("containers") or ()
     )
 
 

@@ -105,16 +105,13 @@ def validate_event(o: Obj) -> list[FieldError]:
     space, own = regarding.get("namespace", ""), o["metadata"].get("namespace", "")
     at = "involvedObject.namespace"
     if not space:
-        if own not in ("default", "kube-system") or regarding.get("kind") in _NAMESPACED:
+        if own != "default":  # where events about nodes and the like live
             errors.append(invalid_value(at, space, "does not match event.namespace"))
     elif space != own:
         errors.append(invalid_value(at, space, "does not match event.namespace"))
     if o.get("apiVersion") == "events.k8s.io/v1":
         _new_event(o, errors)
     return errors
-
-
-_NAMESPACED = frozenset(("Pod", "Service", "Deployment", "ReplicaSet", "Job", "ConfigMap"))
 
 
 def _new_event(o: Obj, errors: Errors) -> None:

@@ -430,6 +430,8 @@ def validate_admission_binding(o: Obj) -> list[FieldError]:
         for i, action in enumerate(actions):
             one_of(action, ("Audit", "Deny", "Warn"), f"spec.validationActions[{i}]", errors)
     reference = spec.get("paramRef")
+    if reference is not None and reference.get("selector"):
+        label_selector(reference["selector"], "spec.paramRef.selector", errors)
     if reference is not None and bool(reference.get("name")) is ("selector" in reference):
         detail = "one of name or selector must be specified"
         errors.append(FieldError("Forbidden", "spec.paramRef.name", OMITTED, detail))
