@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import trio
+import yaml
 
 from k8slite.api.kinds import CONFIG_MAPS, PODS, SECRETS
 from k8slite.api.meta import Obj
@@ -21,6 +22,7 @@ from k8slite.kubelet.images.store import ImageStore
 from k8slite.kubelet.network import LoopbackNetwork
 from k8slite.kubelet.runtime.oci import open_oci_runtime
 from k8slite.kubelet.runtime.process import open_process_runtime
+from k8slite.kubelet.volume_files import mounts_below
 from raftkv.os_host import OsHost
 from tests.kubelet.world import KubeletApi, Node, container, open_node, pod
 
@@ -283,3 +285,87 @@ async def test_a_lost_sandbox_is_made_anew(root: Path) -> None:
         await node.runtime.list_pod_sandbox()
         await node.until(lambda: node.status()["containerStatuses"][0]["restartCount"] == 1)
         await node.until(lambda: node.condition("Ready") == "True")
+
+
+@pytest.mark.root
+@pytest.mark.tool("runc")
+async def test_volumes_in_memory_sub_paths_and_groups(root: Path) -> None:
+    script = (
+        "id -G; df -k /mem | tail -1; cat /one/key; echo; touch /one/x; touch /mem/f && ls -ln /mem"
+    )
+    volumes = [
+        {"name": "mem", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+        {"name": "cm", "configMap": {"name": "cm"}},
+        {"name": "host", "hostPath": {"path": str(root / "host")}},
+    ]
+    mounts = [
+        {"name": "mem", "mountPath": "/mem"},
+        {"name": "cm", "mountPath": "/one"},
+        {"name": "host", "mountPath": "/sub", "subPath": "a/b"},
+    ]
+    api = KubeletApi()
+    api.add(CONFIG_MAPS, config_map("cm", key="value"))
+    made = pod(
+        containers=[container("c", "sh", "-c", f"{script}; touch /sub/made", volumeMounts=mounts)],
+        volumes=volumes,
+        restartPolicy="Never",
+        securityContext={"runAsUser": 1000, "runAsGroup": 1001, "fsGroup": 1002},
+    )
+    (root / "host/a/b").mkdir(parents=True)
+    (root / "host/a/b").chmod(0o777)
+    for path in (root, root / "host", root / "host/a"):
+        path.chmod(0o755)
+    async with open_real("oci", root, api) as node:
+        api.add(PODS, made)
+        await node.until(lambda: node.status()["phase"] == "Succeeded")
+        lines = log_of(root).splitlines()
+        assert lines[0].split() == ["1001", "1002"]
+        assert lines[1].split()[:2] == ["tmpfs", "1024"]
+        assert "value" in lines
+        assert "Read-only file system" in log_of(root)
+        assert next(line for line in lines if line.endswith(" f")).split()[2:4] == ["1000", "1002"]
+        assert (root / "host/a/b/made").exists()
+        api.end("default/p", 0)
+        await node.until(lambda: not api.all(PODS) and not node.kubelet.pods())
+        assert mounts_below(root) == []
+
+
+def examples() -> list[Obj]:
+    files = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
+    chosen = [file for file in files if file.stem in ("web", "job", "config")]
+    assert len(chosen) == 3
+    return [d for file in chosen for d in yaml.safe_load_all(file.read_text()) if d]
+
+
+@BOTH
+async def test_the_examples_run(kind: str, root: Path) -> None:
+    """What examples/*.yaml show, without the controllers: their pods, on one node."""
+    api = KubeletApi()
+    documents = examples()
+    for document in documents:
+        if document["kind"] == "ConfigMap":
+            document["metadata"]["namespace"] = "default"
+            api.add(CONFIG_MAPS, document)
+    async with open_real(kind, root, api) as node:
+        for document in documents:
+            template = document["spec"].get("template") if "spec" in document else None
+            spec = template["spec"] if template else document.get("spec")
+            if not spec or "containers" not in spec:
+                continue
+            for one in spec["containers"]:
+                if kind == "oci":  # nobody has connected the pods here
+                    one.pop("readinessProbe", None)
+            made = pod(document["metadata"]["name"], **spec)
+            api.add(PODS, made)
+        await node.until(lambda: node.condition("Ready", "default/web") == "True")
+        await node.until(lambda: "file" in log_of(root, "greeter", pod_name="greeter"))
+        assert log_of(root, "greeter", pod_name="greeter") == "hello\nhello from a file"
+        (web,) = [c.id for c in await node.runtime.list_containers() if c.name == "web"]
+        address = node.status("default/web")["podIP"]
+        command = ("wget", "-q", "-O", "-", f"http://{address}:8080/")
+        with trio.fail_after(10):
+            while (found := await node.runtime.exec_sync(web, command)).exit_code != 0:
+                await trio.sleep(0.05)
+        assert found.stdout == b"web\n"
+        await node.until(lambda: node.status("default/count")["phase"] == "Succeeded")
+        assert log_of(root, "count", pod_name="count") == "1\n2\n3\n4\n5"

@@ -137,7 +137,7 @@ class Node:
         step = 0.01
         with trio.move_on_after(seconds):
             while True:
-                with contextlib.suppress(KeyError, IndexError):  # not there yet
+                with contextlib.suppress(KeyError, IndexError, ValueError):  # not there yet
                     if check():
                         return
                 await trio.sleep(step)

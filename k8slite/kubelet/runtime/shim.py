@@ -18,6 +18,7 @@ last process has ended the kernel has unmounted it, whatever died in between.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -42,6 +43,7 @@ MS_SLAVE = 1 << 19
 MNT_DETACH = 2
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1
 DRAIN_SECONDS = 2.0
+ANNOUNCE_SECONDS = 1.0
 LINE_MAX = 16 * 1024  # CRI's: longer lines are cut into partial ones
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -401,7 +403,7 @@ class Shim:
 
 def announce(container_id: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.setblocking(False)
+        sock.settimeout(ANNOUNCE_SECONDS)  # the queue of such a socket is short
         try:
             sock.sendto(container_id.encode(), "events.sock")
         except OSError:
@@ -447,7 +449,9 @@ def become(request: dict[str, Any]) -> NoReturn:
     """In the orphaned grandchild: answer on standard output, let go of it, and do the work."""
 
     def reply(answer: dict[str, Any]) -> None:
-        os.write(1, json.dumps({"ticket": request["ticket"], **answer}).encode() + b"\n")
+        line = json.dumps({"ticket": request["ticket"], **answer}).encode() + b"\n"
+        with contextlib.suppress(BrokenPipeError):  # the kubelet died: state.json tells the next
+            os.write(1, line)
         null = os.open("/dev/null", os.O_RDWR)
         for fd in (0, 1, 2):
             os.dup2(null, fd)
