@@ -1,7 +1,8 @@
 """Admission: what the cluster adds to an object, and what it refuses although it is well formed.
 
 Owns: the order of the plugins. Each one is an async function of (call, new, old); `old` is None
-for a create. They may change `new` and raise ApiError; they run before validation.
+for a create. They may raise ApiError. Those of `admit` run before validation and may change
+`new`; those of `review` run after it and may not.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from k8slite.apiserver.admission.namespaces import namespace_lifecycle
 from k8slite.apiserver.admission.nodes import node_restriction
 from k8slite.apiserver.admission.pods import (
     default_tolerations,
+    overhead_has_class,
     priority,
     runtime_class,
     service_account,
@@ -20,21 +22,31 @@ from k8slite.apiserver.admission.pods import (
 from k8slite.apiserver.admission.storage import default_storage_class
 from k8slite.apiserver.call import Call
 
-__all__ = ["admit"]
+__all__ = ["admit", "review"]
 
 Plugin = Callable[[Call, Obj, Obj | None], Awaitable[None]]
 
 EVERY: tuple[Plugin, ...] = (namespace_lifecycle,)
 BY_RESOURCE: dict[str, tuple[Plugin, ...]] = {
-    "pods": (service_account, priority, default_tolerations, runtime_class, node_restriction),
-    "nodes": (node_restriction,),
+    "pods": (service_account, priority, default_tolerations, runtime_class),
     "persistentvolumeclaims": (default_storage_class,),
+}
+
+REVIEWS: dict[str, tuple[Plugin, ...]] = {
+    "pods": (overhead_has_class, node_restriction),
+    "nodes": (node_restriction,),
 }
 
 
 async def admit(call: Call, new: Obj, old: Obj | None) -> None:
-    """Run all plugins that care. Raises ApiError."""
+    """Run all plugins that may change an object. Raises ApiError."""
     for plugin in EVERY:
         await plugin(call, new, old)
     for plugin in BY_RESOURCE.get(call.kind.resource, ()):
+        await plugin(call, new, old)
+
+
+async def review(call: Call, new: Obj, old: Obj | None) -> None:
+    """Run all plugins that may only refuse. Raises ApiError."""
+    for plugin in REVIEWS.get(call.kind.resource, ()):
         await plugin(call, new, old)

@@ -9,7 +9,13 @@ from k8slite.apiserver.call import Call
 from k8slite.apiserver.registry.identity import new_name
 from k8slite.apiserver.watch_cache import Entry
 
-__all__ = ["default_tolerations", "priority", "runtime_class", "service_account"]
+__all__ = [
+    "default_tolerations",
+    "overhead_has_class",
+    "priority",
+    "runtime_class",
+    "service_account",
+]
 
 TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 TOKEN_SECONDS = 3607
@@ -164,11 +170,6 @@ async def runtime_class(call: Call, new: Obj, old: Obj | None) -> None:
     if old is not None:
         return
     if name is None:
-        if spec.get("overhead"):
-            message = (
-                "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"
-            )
-            raise forbidden(call.kind, pod, message)
         return
     if not name:
         raise plain_internal("resource name may not be empty")
@@ -198,3 +199,14 @@ async def runtime_class(call: Call, new: Obj, old: Obj | None) -> None:
     for toleration in scheduling.get("tolerations") or ():
         if toleration not in (spec.get("tolerations") or ()):
             spec["tolerations"] = [*(spec.get("tolerations") or ()), toleration]
+
+
+async def overhead_has_class(call: Call, new: Obj, old: Obj | None) -> None:
+    """Overhead is a runtime class's to say. Raises ApiError 403."""
+    spec = new.get("spec") or {}
+    if old is None and spec.get("overhead") and not spec.get("runtimeClassName"):
+        raise forbidden(
+            call.kind,
+            new["metadata"].get("name", ""),
+            "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead",
+        )

@@ -26,7 +26,7 @@ from k8slite.api.status import (
     not_found,
     plain_internal,
 )
-from k8slite.apiserver.admission.chain import admit
+from k8slite.apiserver.admission.chain import admit, review
 from k8slite.apiserver.call import Call
 from k8slite.apiserver.conversion import to_stored
 from k8slite.apiserver.forms import negotiate, read
@@ -125,6 +125,7 @@ async def create_object(call: Call, obj: Obj, *, applied: bool = False) -> Obj:
     problems = _that_count(call, strategy.validate_create(call, obj))
     if problems:
         raise invalid(kind, metadata.get("name", ""), problems)
+    await review(call, obj, None)
     for attempt in range(NAME_ATTEMPTS_MAX if generated else 1):
         if attempt:
             metadata["name"] = new_name(metadata["generateName"], core.host.rng)
@@ -389,6 +390,7 @@ async def _check_change(
         problems = _that_count(call, strategy.validate_update(call, new, old))
     if problems:
         raise invalid(kind, call.info.name, problems)
+    await review(call, new, old)
 
 
 def _that_count(call: Call, problems: list[FieldError]) -> list[FieldError]:
