@@ -137,6 +137,8 @@ def format_micro_time(epoch: float) -> str:
 
 def parse_time(text: str) -> float:
     """RFC 3339 text as seconds since 1970. Raises ValueError where it is none."""
+    if len(text) == 20 and text[19] == "Z" and text[7] + text[10] == "-T":  # as most do
+        return datetime.fromisoformat(text).timestamp()
     match = _TIME.fullmatch(text)
     if match is None:
         raise ValueError(f"not an RFC 3339 time: {text!r}")

@@ -56,6 +56,8 @@ def compare(shape: Shape, old: Any, new: Any) -> Difference:
 
 
 def _compare(shape: Shape, old: Any, new: Any, path: Path, out: Difference) -> None:
+    if old == new:
+        return
     if old is _MISSING or new is _MISSING:
         side = out.added if old is _MISSING else out.removed
         side.add(path)
@@ -116,6 +118,17 @@ def from_fields_v1(fields: Obj) -> Paths:
 
     walk(fields, ())
     return paths
+
+
+def contains(fields: Obj, path: Path) -> bool:
+    """Whether a path is a member, asked of the trie as it is stored."""
+    node = fields
+    for element in path:
+        inner = node.get(element)
+        if inner is None:
+            return False
+        node = inner
+    return not node or "." in node
 
 
 def show(path: Path) -> str:

@@ -14,6 +14,7 @@ from k8slite.api.apply.fields import (
     Path,
     Paths,
     compare,
+    contains,
     from_fields_v1,
     paths_of,
     show,
@@ -99,13 +100,10 @@ def read_owners(o: Obj) -> _Owners:
     """owner -> (paths, time) of an object's managedFields."""
     found: _Owners = {}
     for entry in o["metadata"].get("managedFields") or ():
-        owner = Owner(
-            entry.get("manager", ""),
-            entry.get("operation", UPDATE),
-            entry.get("apiVersion", ""),
-            entry.get("subresource", ""),
+        found[_owner_of(entry)] = (
+            from_fields_v1(entry.get("fieldsV1") or {}),
+            entry.get("time", ""),
         )
-        found[owner] = (from_fields_v1(entry.get("fieldsV1") or {}), entry.get("time", ""))
     return found
 
 
@@ -129,6 +127,10 @@ def write_owners(o: Obj, owners: _Owners) -> None:
         if owner.subresource:
             entry["subresource"] = owner.subresource
         entries.append(entry)
+    write_entries(o, entries)
+
+
+def write_entries(o: Obj, entries: list[Obj]) -> None:
     if entries:
         o["metadata"]["managedFields"] = entries
     else:
@@ -166,18 +168,47 @@ def track_update(
     To be called after decoding, defaults and patching, before admission. `now` is formatted.
     """
     shape = shape_of(kind, schema)
-    owners = read_owners(old) if old is not None else {}
     was = _without_owners(old) if old is not None else _empty(kind, new)
     changed = compare(shape, was, _without_owners(new))
     taken = (changed.added | changed.modified) - _ignored(
         kind, subresource, changed.added | changed.modified
     )
     owner = Owner(manager, UPDATE, kind.api_version, subresource)
+    if old is not None and not changed.removed and (not taken or _own_already(old, owner, taken)):
+        write_entries(new, old["metadata"].get("managedFields") or [])
+        return
+    owners = read_owners(old) if old is not None else {}
     mine, time = owners.pop(owner, (set(), now))
     owners = _lose(owners, taken, changed.removed)
     gained = (mine | taken) - changed.removed
     owners[owner] = (gained, now if gained != mine else time)
     write_owners(new, owners)
+
+
+def _own_already(old: Obj, owner: Owner, taken: Paths) -> bool:
+    """True where all that was taken is this owner's and nobody else's: a lease renewed, a
+    status.
+    """
+    found = False
+    for entry in old["metadata"].get("managedFields") or ():
+        fields = entry.get("fieldsV1") or {}
+        held = [contains(fields, path) for path in taken]
+        if _owner_of(entry) == owner:
+            found = True
+            if not all(held):
+                return False
+        elif any(held):
+            return False
+    return found
+
+
+def _owner_of(entry: Obj) -> Owner:
+    return Owner(
+        entry.get("manager", ""),
+        entry.get("operation", UPDATE),
+        entry.get("apiVersion", ""),
+        entry.get("subresource", ""),
+    )
 
 
 def _ignored(kind: Kind, subresource: str, paths: Paths) -> Paths:

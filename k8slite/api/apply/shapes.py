@@ -62,15 +62,21 @@ ATOM = Shape(LEAF)
 
 
 class _Struct(Shape):
-    __slots__ = ("type",)
+    __slots__ = ("children", "type")
 
     def __init__(self, type_: Type) -> None:
         super().__init__(GRANULAR)
         self.type = type_
+        self.children: dict[str, Shape] = {}
 
     def child(self, name: str) -> Shape:
-        field = self.type.fields.get(name)
-        return DEDUCED if field is None else _of_field(field, field.shape)
+        found = self.children.get(name)
+        if found is None:
+            field = self.type.fields.get(name)
+            if field is None:
+                return DEDUCED
+            found = self.children[name] = _of_field(field, field.shape)
+        return found
 
     def declares(self, name: str) -> bool:
         return name in self.type.fields
