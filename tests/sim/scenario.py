@@ -106,6 +106,7 @@ class _Story:
                     with trio.move_on_after(LIVENESS_SECONDS) as scope:
                         await self._progress(world)
                         await self._converge(members, core)
+                        await self._wait_shown()
                     if scope.cancelled_caught:
                         raise NoProgress(
                             f"the core {core} made no progress: {self._state(members)}"
@@ -165,6 +166,14 @@ class _Story:
                 and len({server.replica.applied for server in servers}) == 1
             ):
                 return
+
+    async def _wait_shown(self) -> None:
+        """Until the observer has seen all that was acknowledged: leases are used to the end."""
+        while any(
+            operation.wrote and (operation.revision or 0) > self.watchers[0].shown_to
+            for operation in self.history.operations
+        ):
+            await trio.sleep(0.05)
 
     def _check_leases(self, world: World) -> None:
         for holder in self.holders:
