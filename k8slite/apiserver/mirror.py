@@ -58,7 +58,6 @@ class Mirror:
         self._history_events = history_events
         self._store_seconds = store_seconds
         self._caches: dict[tuple[str, str], KindCache] = {}
-        self._nursery: trio.Nursery | None = None
         self._open: _Fresh | None = None
         self._advanced = trio.Event()
         self._watch: Watch | None = None
@@ -89,7 +88,6 @@ class Mirror:
     async def run(self) -> None:
         """Follow the store for ever; list again whenever history was lost."""
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
             nursery.start_soon(self.waker.run)
             while True:
                 try:
@@ -172,17 +170,27 @@ class Mirror:
 
         Raises ApiError 503 when the store gives no answer in time.
         """
-        fresh = self._open
-        if fresh is None:
-            fresh = self._open = _Fresh()
-            assert self._nursery is not None
-            self._nursery.start_soon(self._ask, fresh)
-        await fresh.done.wait()
-        if fresh.error is not None:
-            raise ApiError(503, fresh.error.reason, fresh.error.message, None, 1)
-        return fresh.revision
+        while True:
+            fresh = self._open
+            if fresh is None:
+                fresh = self._open = _Fresh()
+                try:
+                    await self._ask(fresh)
+                finally:
+                    # Cancelled in the middle, the others must not wait for ever: one asks again.
+                    if self._open is fresh:
+                        self._open = None
+                    fresh.done.set()
+            else:
+                await fresh.done.wait()
+            if fresh.error is not None:
+                raise ApiError(503, fresh.error.reason, fresh.error.message, None, 1)
+            if fresh.revision:
+                return fresh.revision
 
     async def _ask(self, fresh: _Fresh) -> None:
+        """Ask for all who join before the next turn of the loop."""
+        await trio.lowlevel.checkpoint()
         self._open = None  # whoever comes from now on needs a later answer
         try:
             with trio.fail_after(self._store_seconds):
@@ -193,4 +201,3 @@ class Mirror:
             fresh.error = store_unavailable(error)
         except trio.TooSlowError:
             fresh.error = store_unavailable("no answer from a quorum in time")
-        fresh.done.set()

@@ -157,3 +157,38 @@ async def test_lost_history_closes_watchers_and_lists_again(
         assert list(cache.entries) == ["d/new"]
         assert cache.history(5) is None
         nursery.cancel_scope.cancel()
+
+
+async def test_who_asks_together_shares_one_question(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """And if the one who asks for all is cancelled, another takes over."""
+
+    class CountingStore(ForgetfulStore):
+        questions = 0
+
+        async def current_revision(self) -> int:
+            self.questions += 1
+            await trio.sleep(1)
+            return 5
+
+    store = CountingStore()
+    mirror = Mirror(store, history_events=10, store_seconds=5)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(mirror.run)
+        await mirror.synced.wait()
+        async with trio.open_nursery() as askers:
+            for _ in range(10):
+                askers.start_soon(mirror.wait_fresh)
+        assert store.questions == 1
+        answers: list[int] = []
+
+        async def ask() -> None:
+            answers.append(await mirror.wait_fresh())
+
+        async with trio.open_nursery() as askers:
+            with trio.move_on_after(0.5):
+                askers.start_soon(ask)
+                await mirror.wait_fresh()
+        assert answers == [5]
+        nursery.cancel_scope.cancel()
