@@ -23,14 +23,11 @@ _SUBDOMAIN_RE = re.compile(_SUBDOMAIN)
 _QUALIFIED_RE = re.compile(_QUALIFIED)
 _VALUE_RE = re.compile(_VALUE)
 _WILDCARD_RE = re.compile(rf"\*\.{_SUBDOMAIN}")
-_ENV_RE = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
-_C_IDENTIFIER_RE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CONFIG_KEY_RE = re.compile(r"[-._a-zA-Z0-9]+")
 _PORT_NAME_CHARS = re.compile(r"[-a-z0-9]*")
 _PORT_NAME_LETTER = re.compile(r"[a-z]")
 _HTTP_HEADER_RE = re.compile(r"[-A-Za-z0-9]+")
 _PERCENT_RE = re.compile(r"[0-9]+%")
-_UPPER_OR_LOWER_PATH_RE = re.compile(r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+")
 
 LABEL_MESSAGE = (
     "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must"
@@ -164,16 +161,6 @@ def check_env_var_name(text: str) -> list[str]:
         "a valid environment variable name must consist only of printable ASCII characters other"
         " than '='"
     ]
-
-
-def check_c_identifier(text: str) -> list[str]:
-    if _C_IDENTIFIER_RE.fullmatch(text):
-        return []
-    message = (
-        "a valid C identifier must start with alphabetic character or '_', followed by a string of"
-        " alphanumeric characters or '_'"
-    )
-    return [regex_error(message, "[A-Za-z_][A-Za-z0-9_]*", "my_name", "MY_NAME", "MyName")]
 
 
 def check_config_key(text: str) -> list[str]:

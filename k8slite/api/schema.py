@@ -135,10 +135,6 @@ def get_type(name: str) -> Type:
     return Type(name, _entries()[name])
 
 
-def type_names() -> list[str]:
-    return sorted(_entries())
-
-
 @cache
 def type_of_gvk(group: str, version: str, kind: str) -> Type | None:
     name = _by_gvk().get((group, version, kind))

@@ -286,7 +286,6 @@ def parse_fields(text: str) -> FieldSelector:
     return FieldSelector(tuple(terms))
 
 
-_META_FIELDS = ("metadata.name", "metadata.namespace")
 _EVENT_FIELDS = (
     *(f"involvedObject.{f}" for f in ("kind", "namespace", "name", "uid", "apiVersion")),
     "involvedObject.resourceVersion",

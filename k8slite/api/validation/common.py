@@ -123,8 +123,3 @@ def not_more_than_100_percent(value: Any, path: str, errors: Errors) -> None:
 def quantity_not_negative(text: str, path: str, errors: Errors) -> None:
     if quantity.parse(text) < 0:
         errors.append(invalid_value(path, text, NOT_NEGATIVE))
-
-
-def local_reference(reference: Obj | None, path: str, errors: Errors) -> None:
-    if not (reference or {}).get("name"):
-        errors.append(required(f"{path}.name"))
