@@ -385,3 +385,34 @@ async def test_many_pods_at_once(kind: str, tmp_path: Path) -> None:
                 nursery.start_soon(one, number)
         addresses = {s.ip for s in await bench.runtime.list_pod_sandbox()}
         assert len(addresses) == 12
+
+
+@pytest.mark.parametrize("kind", REAL)
+async def test_a_start_whose_kubelet_dies_goes_on(kind: str, tmp_path: Path) -> None:
+    images = ImageStore(tmp_path / "images")
+
+    def reopen() -> Any:
+        if kind == "process":
+            return open_process_runtime(tmp_path, OsHost(), images)
+        return open_oci_runtime(tmp_path, OsHost(), images, binary=kind)
+
+    try:
+        async with reopen() as runtime:
+            bench = Bench(runtime, LoopbackNetwork("127.244.7.0/24"), tmp_path, reopen)
+            sandbox = await bench.sandbox()
+            await bench.run(sandbox, "true", name="warm")  # the launcher is there
+            container = await bench.create(sandbox, "sleep", "1000")
+            with trio.move_on_after(0.002):
+                await runtime.start_container(container)
+        async with reopen() as second:
+            with trio.fail_after(10):
+                while True:
+                    status = await second.container_status(container)
+                    if status.state is ContainerState.RUNNING:
+                        break
+                    assert status.state is ContainerState.CREATED
+                    await trio.sleep(0.02)
+            assert (await second.exec_sync(container, ("true",))).exit_code == 0
+    finally:
+        await trio.to_thread.run_sync(cleanup, tmp_path)
+        assert leftovers(tmp_path) == []
