@@ -73,7 +73,7 @@ class ApiserverConfig:
     # bounds
     body_bytes_max: int = 3 * 1024 * 1024
     watch_queue_events_max: int = 20_000
-    watch_history_events: int = 10_000
+    watch_history_events: int = 4_096
 
     bootstrap: bool = True
     track_field_owners: bool = True

@@ -77,6 +77,8 @@ class Event:
 
 
 WAKES_PER_TURN = 32
+ENCODED_EVENTS = 200
+"""How many of the latest events keep their encoded forms."""
 
 
 class Waker:
@@ -308,6 +310,8 @@ class KindCache:
     def _remember(self, event: Event) -> None:
         history = self._history
         history.append(event)
+        if len(history) > ENCODED_EVENTS:
+            history[-ENCODED_EVENTS - 1].encoded = {}  # who still wants it encodes it again
         while len(history) > self._history_events:
             self.floor = history.popleft().revision
 
