@@ -89,12 +89,16 @@ class Mirror:
         """Follow the store for ever; list again whenever history was lost."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.waker.run)
+            listed = False
             while True:
                 try:
-                    await self._list()
+                    if not listed:
+                        await self._list()
+                        listed = True
                     await self._follow()
                 except Compacted as error:
                     log.warning("mirror lost history, lists again at=%s: %s", self.revision, error)
+                    listed = False
                 except KvError as error:
                     log.warning("mirror lost the store, retrying: %s", error)
                     await trio.sleep(RETRY_SECONDS)
