@@ -38,6 +38,8 @@ from raftkv.host import Address, Host, Listener
 
 log = logging.getLogger(__name__)
 
+STARTING = "Starting kubelet."
+
 
 class Kubelet:
     """A running kubelet. Made by `open_kubelet`."""
@@ -133,6 +135,11 @@ def _orphan(sandbox: SandboxStatus) -> Obj:
     }
 
 
+def _node_reference(name: str) -> Obj:
+    """The kubelet's events about its node carry the name as uid, as Kubernetes' do."""
+    return {"apiVersion": "v1", "kind": "Node", "name": name, "uid": name}
+
+
 @asynccontextmanager
 async def open_kubelet(
     config: KubeletConfig, host: Host, runtime: Runtime, network: PodNetwork
@@ -191,6 +198,7 @@ async def open_kubelet_with(
             nursery.start_soon(serve, listener, server.handle, config.tls)
         heartbeat = Heartbeat(api, config, host, runtime, machine, kubelet.address.port)
         await heartbeat.register()
+        recorder.event_for(_node_reference(config.node_name), "Normal", "Starting", STARTING)
         nursery.start_soon(context.statuses.run)
         nursery.start_soon(heartbeat.renew_lease)
         nursery.start_soon(heartbeat.report_status)

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 PATCHES_MAX = 8
 GONE = (404, 409)  # no such pod, or another one of that name
+REFUSED = (400, 422)  # the same patch would be refused again
 
 
 @attrs.define
@@ -132,6 +133,9 @@ class StatusManager:
             if isinstance(error, ApiError) and error.code in GONE:
                 log.info("status not written pod=%s/%s: %s", meta["namespace"], meta["name"], error)
                 self.forget(uid)
+                return True
+            if isinstance(error, ApiError) and error.code in REFUSED:
+                log.error("status refused pod=%s/%s: %s", meta["namespace"], meta["name"], error)
                 return True
             log.warning("status retried pod=%s/%s: %s", meta["namespace"], meta["name"], error)
             return False

@@ -160,7 +160,8 @@ class PodWorker:
         self._interrupt = None
         if interrupted:
             return
-        wait = self._context.config.timings.resync
+        # Not all pods of a node at once.
+        wait = self._context.config.timings.resync * (0.9 + 0.2 * self._context.host.rng.random())
         if wake_at is not None:
             wait = min(wait, max(0.0, wake_at - self._context.host.now()))
         with trio.move_on_after(wait):

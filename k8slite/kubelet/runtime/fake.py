@@ -113,6 +113,7 @@ class FakeRuntime:
         self._announce, self.events = trio.open_memory_channel[str](EVENTS_MAX)
         self._sandboxes: dict[str, _Sandbox] = {}
         self._containers: dict[str, _Container] = {}
+        self._by_pod: dict[str, dict[str, _Container]] = {}
         self.missing_images: set[str] = set()
 
     def _changed(self, pod_uid: str) -> None:
@@ -183,7 +184,9 @@ class FakeRuntime:
             spec_hash=config.spec_hash,
             init=config.init,
         )
-        self._containers[status.id] = _Container(status, self._life(sandbox, config))
+        made = _Container(status, self._life(sandbox, config))
+        self._containers[status.id] = made
+        self._by_pod.setdefault(sandbox.pod_uid, {})[status.id] = made
         self._changed(sandbox.pod_uid)
         return status.id
 
@@ -245,6 +248,10 @@ class FakeRuntime:
         await self.stop_container(container_id, 0)
         container = self._containers.pop(container_id, None)
         if container is not None:
+            of_pod = self._by_pod[container.status.pod_uid]
+            del of_pod[container_id]
+            if not of_pod:
+                del self._by_pod[container.status.pod_uid]
             self._changed(container.status.pod_uid)
 
     async def list_containers(self, pod_uid: str | None = None) -> list[ContainerStatus]:

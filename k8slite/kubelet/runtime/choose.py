@@ -1,0 +1,47 @@
+"""Runtimes by name, and which of them this machine and user can have."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from k8slite.kubelet.images.store import ImageStore
+from k8slite.kubelet.runtime.fake import open_fake_runtime
+from k8slite.kubelet.runtime.interface import Runtime, RuntimeFailure
+from k8slite.kubelet.runtime.oci import find_oci, open_oci_runtime
+from k8slite.kubelet.runtime.process import open_process_runtime
+from raftkv.host import Host
+
+RUNTIMES = ("oci", "process", "fake")
+
+
+def choose_runtime() -> str:
+    """`oci` for root with an OCI runtime installed, else `process`."""
+    if os.geteuid() != 0:
+        return "process"
+    try:
+        find_oci()
+    except RuntimeFailure:
+        return "process"
+    return "oci"
+
+
+@asynccontextmanager
+async def open_runtime(
+    name: str, root_dir: str | Path, host: Host, images: ImageStore
+) -> AsyncGenerator[Runtime]:
+    """The runtime of that name (of RUNTIMES). Raises RuntimeFailure when it cannot be had here,
+    ValueError for another name."""
+    if name == "oci":
+        async with open_oci_runtime(root_dir, host, images) as oci:
+            yield oci
+    elif name == "process":
+        async with open_process_runtime(root_dir, host, images) as process:
+            yield process
+    elif name == "fake":
+        async with open_fake_runtime(host) as fake:
+            yield fake
+    else:
+        raise ValueError(f"{name!r} is no runtime; there are {', '.join(RUNTIMES)}")
