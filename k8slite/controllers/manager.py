@@ -18,6 +18,7 @@ from k8slite.client.client import ClientConfig, open_client
 from k8slite.client.informer import open_informers
 from k8slite.client.leader import LeaderElectionConfig, LeaderState, run_leader_elected
 from k8slite.controllers.context import Context, Controller, ControllerTimings
+from k8slite.controllers.daemonset import run_daemonset_controller
 from k8slite.controllers.deployment import run_deployment_controller
 from k8slite.controllers.endpoints import run_endpoints_controller
 from k8slite.controllers.endpointslice import run_endpointslice_controller
@@ -47,6 +48,7 @@ CONTROLLERS: dict[str, Controller] = {
     "namespace-controller": run_namespace_controller,
     "deployment-controller": run_deployment_controller,
     "replicaset-controller": run_replicaset_controller,
+    "daemonset-controller": run_daemonset_controller,
     "job-controller": run_job_controller,
     "endpoints-controller": run_endpoints_controller,
     "endpointslice-controller": run_endpointslice_controller,

@@ -14,6 +14,7 @@ from k8slite.client.client import ClientConfig
 from k8slite.client.informer import open_informer
 from k8slite.client.workqueue import WorkQueue
 from k8slite.controllers.context import ControllerTimings, enqueue_to
+from k8slite.controllers.daemonset import node_of
 from k8slite.controllers.manager import ControllerManagerConfig, run_controllers
 from raftkv.host import Address
 from tests.client_k8s.fake_api import FakeApi
@@ -53,7 +54,8 @@ class Cluster:
             return None
         now = trio.current_time()
         if not pod["spec"].get("nodeName"):
-            self.api.change(PODS, where, lambda o: o["spec"].update(nodeName="node-1"))
+            node = node_of(pod) or "node-1"
+            self.api.change(PODS, where, lambda o: o["spec"].update(nodeName=node))
             return None
         if pod["spec"]["nodeName"] in self.dead_nodes:
             return 1.0
