@@ -26,20 +26,33 @@ class RevisionViolation(AssertionError):
     """An answer contradicts the store's history."""
 
 
-def check_revisions(history: History, changes: list[Change]) -> None:
-    """Raise RevisionViolation at the first answer that does not fit the changes, oldest first."""
-    _check_writes(history, changes)
-    _check_reads(history, changes)
+def check_revisions(
+    history: History, changes: list[Change], complete_to: int | None = None
+) -> None:
+    """Raise RevisionViolation at the first answer that does not fit the changes, oldest first.
+
+    `complete_to`: the revision up to which all changes are known; None: of all answers.
+    """
+    told = [
+        operation
+        for operation in history.operations
+        if complete_to is None or (operation.revision or 0) <= complete_to
+    ]
+    _check_writes(history.operations, told, changes)
+    _check_reads(told, changes)
     _check_real_time(history)
 
 
-def _check_writes(history: History, changes: list[Change]) -> None:
+def _check_writes(
+    operations: list[Operation], told: list[Operation], changes: list[Change]
+) -> None:
     """Acknowledged writes are there, once; refused ones are not; nothing else is."""
     at_revision = {(change.revision, change.key): change for change in changes}
     writers: dict[bytes, Operation] = {}
-    for operation in history.operations:
+    for operation in operations:
         if operation.value is not None:
             writers[operation.value] = operation
+    for operation in told:
         if operation.wrote and operation.revision is not None:
             change = at_revision.get((operation.revision, operation.key))
             if change is None or change.value != operation.value:
@@ -59,12 +72,12 @@ def _check_writes(history: History, changes: list[Change]) -> None:
             raise RevisionViolation(f"refused, and there at {change.revision}: {writer}")
 
 
-def _check_reads(history: History, changes: list[Change]) -> None:
+def _check_reads(operations: list[Operation], changes: list[Change]) -> None:
     """A read at a revision tells the newest change up to it."""
     by_key: dict[bytes, list[Change]] = {}
     for change in changes:
         by_key.setdefault(change.key, []).append(change)
-    for operation in history.operations:
+    for operation in operations:
         told = operation.outcome is Outcome.OK and operation.revision is not None
         if operation.kind not in ("get", "peek") or not told:
             continue

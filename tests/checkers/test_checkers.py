@@ -174,6 +174,14 @@ def test_answers_that_do_not_fit_are_caught(plant: object, complaint: str) -> No
         check_revisions(history, CHANGES)
 
 
+def test_what_came_after_the_known_changes_is_not_judged() -> None:
+    history = _good_history()
+    done(history, (10, 11), "put", b"c", revision=5)
+    check_revisions(history, CHANGES, complete_to=4)
+    with pytest.raises(RevisionViolation, match="acknowledged and lost"):
+        check_revisions(history, CHANGES, complete_to=5)
+
+
 def test_a_write_that_took_effect_twice_is_caught() -> None:
     with pytest.raises(RevisionViolation, match="written twice"):
         check_revisions(_good_history(), [*CHANGES, Change(5, K, b"a")])

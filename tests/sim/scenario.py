@@ -187,7 +187,7 @@ class _Story:
             change for segment in observer.segments for batch in segment.batches for change in batch
         ]
         if len(observer.segments) == 1:
-            check_revisions(self.history, changes)
+            check_revisions(self.history, changes, observer.shown_to)
             for watcher in self.watchers:
                 for segment in watcher.segments:
                     check_watch(
