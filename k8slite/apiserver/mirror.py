@@ -29,6 +29,7 @@ PAGE_ITEMS = 2_000
 PROGRESS_SECONDS = 0.05  # how long to wait for an event before asking for progress
 REVISION_WAIT_SECONDS = 3.0  # as kube-apiserver: then 504 "Too large resource version"
 RETRY_SECONDS = 0.5
+LAG_SECONDS = 2.0  # how far behind the store's answer the watch may be before it is opened anew
 
 
 def store_unavailable(error: object) -> ApiError:
@@ -61,6 +62,7 @@ class Mirror:
         self._open: _Fresh | None = None
         self._advanced = trio.Event()
         self._watch: Watch | None = None
+        self._following = trio.CancelScope()
         self._floor = 0
 
     # --- the caches -----------------------------------------------------------------------------
@@ -124,13 +126,14 @@ class Mirror:
         self.synced.set()
 
     async def _follow(self) -> None:
-        async with self._store.watch(ROOT, self.revision + 1) as watch:
-            self._watch = watch
-            try:
-                async for batch in watch:
-                    self._apply(batch)
-            finally:
-                self._watch = None
+        with trio.CancelScope() as self._following:
+            async with self._store.watch(ROOT, self.revision + 1) as watch:
+                self._watch = watch
+                try:
+                    async for batch in watch:
+                        self._apply(batch)
+                finally:
+                    self._watch = None
 
     def _apply(self, batch: Batch) -> None:
         caches = self._caches
@@ -199,7 +202,14 @@ class Mirror:
         try:
             with trio.fail_after(self._store_seconds):
                 revision = await self._store.current_revision()
-                await self.wait_revision(revision)
+                with trio.move_on_after(LAG_SECONDS):
+                    await self.wait_revision(revision)
+                if self.revision < revision:
+                    # The store answers, but our watch does not keep up: it may hang on a member
+                    # that is cut off or stopped. Watch anew, from where we are.
+                    log.warning("mirror lags at=%s store=%s", self.revision, revision)
+                    self._following.cancel()
+                    await self.wait_revision(revision)
                 fresh.revision = revision
         except KvError as error:
             fresh.error = store_unavailable(error)

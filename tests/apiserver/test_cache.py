@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from k8slite.api.selectors import ALL_FIELDS, parse_labels
 from k8slite.apiserver.mirror import Mirror
 from k8slite.apiserver.options import Selection
-from k8slite.apiserver.store.base import Batch, Item, Page, Write
+from k8slite.apiserver.store.base import Batch, Item, Page, Watch, Write
+from k8slite.apiserver.store.memory import MemoryStore
 from k8slite.apiserver.watch_cache import ADDED, DELETED, Event, KindCache, Subscription, Waker
 from raftkv.errors import Compacted
 
@@ -191,4 +192,33 @@ async def test_who_asks_together_shares_one_question(
                 askers.start_soon(ask)
                 await mirror.wait_fresh()
         assert answers == [5]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_watch_that_hangs_is_opened_anew(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    class HangingStore(MemoryStore):
+        """The first watch never tells anything."""
+
+        watches = 0
+
+        @asynccontextmanager
+        async def watch(self, prefix: bytes, start_revision: int) -> AsyncIterator[Watch]:
+            self.watches += 1
+            if self.watches == 1:
+                yield ForgetfulStore()
+                return
+            async with super().watch(prefix, start_revision) as watch:
+                yield watch
+
+    store = HangingStore()
+    mirror = Mirror(store, history_events=10, store_seconds=10)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(mirror.run)
+        await mirror.synced.wait()
+        revision = await store.commit([Write(b"/registry/configmaps/d/a", value("a", "1"), 0)])
+        assert await mirror.wait_fresh() == revision
+        assert store.watches == 2
+        assert list(mirror.raw_cache("", "configmaps").entries) == ["d/a"]
         nursery.cancel_scope.cancel()
