@@ -151,6 +151,11 @@ def _or_not_found(answer: Response | None) -> Response:
     return answer
 
 
+def _key_set(core: Core, request: Request) -> Response:
+    body = orjson.dumps(core.authenticator.key_set())
+    return Response(200, body, b"application/jwk-set+json")
+
+
 PATHS: dict[str, Callable[[Core, Request], Response]] = {
     "/": _root,
     "/api": _api,
@@ -162,6 +167,7 @@ PATHS: dict[str, Callable[[Core, Request], Response]] = {
     "/readyz": _health,
     "/metrics": _metrics,
     "/.well-known/openid-configuration": _openid,
+    "/openid/v1/jwks": _key_set,
 }
 PREFIXES: tuple[tuple[str, Callable[[Core, Request], Response]], ...] = (
     ("/api/", _api),

@@ -31,6 +31,8 @@ PODS = "/api/v1/namespaces/default/pods"
         ("/api/v1/things", 404, "could not find the requested resource"),
         ("/openapi/v3", 200, "/openapi/v3/apis/apps/v1?hash="),
         ("/openapi/v3/apis/apps/v1", 200, "io.k8s.api.apps.v1.Deployment"),
+        ("/.well-known/openid-configuration", 200, '"jwks_uri"'),
+        ("/openid/v1/jwks", 200, '"crv":"P-256"'),
         ("/bananas", 404, "404 page not found"),
     ],
 )

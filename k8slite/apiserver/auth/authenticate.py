@@ -6,6 +6,8 @@ service account, or the pod it is bound to, is gone.
 
 from __future__ import annotations
 
+import base64
+import binascii
 from typing import Any
 
 from cryptography import x509
@@ -82,6 +84,10 @@ class Authenticator:
         self._certificates[der] = user
         return user
 
+    def key_set(self) -> dict[str, Any]:
+        """The keys that service-account tokens are signed with."""
+        return {"keys": []} if self._verifier is None else self._verifier.key_set()
+
     def of_token(self, token: str, now: float, audiences: tuple[str, ...] = ()) -> User | None:
         """The user of a bearer token; None for a token that is not good (any more)."""
         user = self._static.get(token)
@@ -143,9 +149,6 @@ def _websocket_token(request: Request) -> str:
     prefix = "base64url.bearer.authorization.k8s.io."
     for protocol in request.header(b"sec-websocket-protocol").split(","):
         if protocol.strip().startswith(prefix):
-            import base64
-            import binascii
-
             text = protocol.strip().removeprefix(prefix)
             try:
                 return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()

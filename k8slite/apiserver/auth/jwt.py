@@ -76,6 +76,10 @@ class Verifier:
                 raise ValueError("service-account public keys must be RSA or EC P-256 keys")
             self._keys.append(key)
 
+    def key_set(self) -> dict[str, Any]:
+        """The public keys as a JSON Web Key Set."""
+        return {"keys": [_web_key(key) for key in self._keys]}
+
     def claims(self, token: str, now: float) -> dict[str, Any]:
         """The claims of a token that is ours and in time. Raises InvalidToken."""
         parts = token.split(".")
@@ -95,6 +99,32 @@ class Verifier:
         if not claims.get("nbf", 0) <= now < claims.get("exp", 0):
             raise InvalidToken("token has expired")
         return claims
+
+
+def _web_key(key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey) -> dict[str, str]:
+    common = {"use": "sig", "kid": _key_id(key)}
+    if isinstance(key, rsa.RSAPublicKey):
+        numbers = key.public_numbers()
+        return {
+            **common,
+            "kty": "RSA",
+            "alg": "RS256",
+            "n": _number(numbers.n, (numbers.n.bit_length() + 7) // 8),
+            "e": _number(numbers.e, 3),
+        }
+    point = key.public_numbers()
+    return {
+        **common,
+        "kty": "EC",
+        "alg": "ES256",
+        "crv": "P-256",
+        "x": _number(point.x, _COORDINATE_BYTES),
+        "y": _number(point.y, _COORDINATE_BYTES),
+    }
+
+
+def _number(value: int, size: int) -> str:
+    return _encode(value.to_bytes(size, "big")).decode()
 
 
 def _verifies(

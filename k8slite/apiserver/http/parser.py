@@ -7,6 +7,7 @@ Limits are kept here, so that a client can make us hold no more than a head and 
 from __future__ import annotations
 
 from collections import deque
+from urllib.parse import unquote
 
 import httptools
 
@@ -122,6 +123,4 @@ class RequestParser:
 def _decode_path(path: bytes) -> str:
     if b"%" not in path:
         return path.decode("latin-1")
-    from urllib.parse import unquote
-
     return unquote(path.decode("latin-1"))
