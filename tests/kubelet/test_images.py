@@ -301,3 +301,18 @@ def test_without_busybox_small_programs_stand_in(
         program = str(layer.path / "bin" / command[0])
         assert subprocess.run([program, *command[1:]], check=False).returncode == code
     assert make_builtin(tmp_path / "layers", tmp_path / "temporary") == layer
+
+
+def test_programs_are_there_whatever_was_loaded(store: ImageStore, tmp_path: Path) -> None:
+    store.load(docker_archive(tmp_path / "a.tar", [LAYER], "busybox:latest"))
+    assert (Path(store.builtin_programs()) / "httpd").exists()
+
+
+def test_another_process_sees_what_was_loaded(store: ImageStore, tmp_path: Path) -> None:
+    other = ImageStore(tmp_path / "store")
+    for number in range(20):
+        path = docker_archive(tmp_path / "a.tar", [LAYER], "app", Cmd=[str(number)])
+        store.load(path)
+        found = other.resolve("app")
+        assert found is not None
+        assert found.config.command == (str(number),)

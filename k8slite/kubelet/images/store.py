@@ -29,6 +29,7 @@ from k8slite.kubelet.images.layers import unpack_layer
 from k8slite.kubelet.images.reference import Reference, parse_reference
 
 BUILTIN = "docker.io/library/busybox"
+UNTAKEN = "k8slite-builtin"  # a tag nobody loads
 
 
 @attrs.frozen
@@ -94,14 +95,18 @@ class ImageStore:
         for path in (self._images, self._layers, self._temporary):
             path.mkdir(parents=True, exist_ok=True)
         self._root = os.geteuid() == 0
-        self._cache: tuple[int, list[StoredImage]] | None = None
+        self._cache: tuple[list[tuple[str, int, int]], list[StoredImage]] | None = None
         self._builtin: StoredImage | None = None
 
     # ------------------------------------------------------------ reading
 
     def images(self) -> list[StoredImage]:
         """Loaded images, by name."""
-        stamp = self._images.stat().st_mtime_ns
+        # Every change is a rename: inode and time together tell, either alone may come again.
+        stamp = sorted(
+            (entry.name, entry.inode(), entry.stat().st_mtime_ns)
+            for entry in os.scandir(self._images)
+        )
         if self._cache is None or self._cache[0] != stamp:
             found = [self._read(path) for path in sorted(self._images.glob("*.json"))]
             images = [image for image in found if image is not None]
@@ -155,6 +160,11 @@ class ImageStore:
                 programs=str(layer.path / "bin"),
             )
         return attrs.evolve(self._builtin, names=(str(reference),))
+
+    def builtin_programs(self) -> str:
+        """The directory of the built-in image's programs, for processes on the machine."""
+        found = self.resolve(f"{BUILTIN}:{UNTAKEN}")
+        return "" if found is None else found.programs
 
     # ------------------------------------------------------------ changing
 

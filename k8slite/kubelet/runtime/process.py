@@ -38,6 +38,9 @@ class ProcessBackend:
     features = Features(mounts=False, real_processes=True, limits=False)
     sandbox_processes = False
 
+    def __init__(self, images: ImageStore) -> None:
+        self._images = images
+
     def sandbox(self, directory: Path, config: SandboxConfig) -> dict[str, Any]:
         return {}
 
@@ -55,7 +58,8 @@ class ProcessBackend:
                 link.symlink_to(mount.host_path)
         env = environment_of(config, image.config, hostname=sandbox.config.hostname)
         path = env.get("PATH", PATH)
-        env["PATH"] = ":".join(part for part in (image.programs, path, PATH) if part)
+        programs = image.programs or self._images.builtin_programs()
+        env["PATH"] = ":".join(part for part in (programs, path, PATH) if part)
         env["K8SLITE_ROOT"] = str(root)
         env[MARK] = str(directory)
         env.setdefault("HOME", str(root))
@@ -130,5 +134,5 @@ async def open_process_runtime(
     root_dir: str | Path, host: Host, images: ImageStore
 ) -> AsyncGenerator[ShimRuntime]:
     """The `process` runtime with its state in `ROOT_DIR/runtime`."""
-    async with open_shim_runtime(root_dir, host, images, ProcessBackend()) as runtime:
+    async with open_shim_runtime(root_dir, host, images, ProcessBackend(images)) as runtime:
         yield runtime
