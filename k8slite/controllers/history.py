@@ -1,4 +1,4 @@
-"""ControllerRevisions (pure): the numbered versions of a template, for DaemonSets.
+"""ControllerRevisions (pure): numbered versions of a template, of DaemonSets and StatefulSets.
 
 kubectl's `rollout history` and `rollout undo` read them; the data is the patch that restores the
 template.

@@ -30,6 +30,7 @@ from k8slite.controllers.pod_gc import run_pod_gc_controller
 from k8slite.controllers.replicaset import run_replicaset_controller
 from k8slite.controllers.root_ca import run_root_ca_controller
 from k8slite.controllers.serviceaccount import run_serviceaccount_controller
+from k8slite.controllers.statefulset import run_statefulset_controller
 from k8slite.controllers.taint_eviction import run_taint_eviction_controller
 from raftkv.host import Host
 
@@ -48,6 +49,7 @@ CONTROLLERS: dict[str, Controller] = {
     "namespace-controller": run_namespace_controller,
     "deployment-controller": run_deployment_controller,
     "replicaset-controller": run_replicaset_controller,
+    "statefulset-controller": run_statefulset_controller,
     "daemonset-controller": run_daemonset_controller,
     "job-controller": run_job_controller,
     "endpoints-controller": run_endpoints_controller,

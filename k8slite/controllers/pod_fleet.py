@@ -34,7 +34,16 @@ __all__ = ["PodFleet"]
 class PodFleet:
     """Informers of the owners and of pods, and a queue with the keys of owners to look at."""
 
-    def __init__(self, context: Context, owner_kind: Kind, recorder: EventRecorder) -> None:
+    def __init__(
+        self,
+        context: Context,
+        owner_kind: Kind,
+        recorder: EventRecorder,
+        created: str = "Created pod: {pod}",
+        deleted: str = "Deleted pod: {pod}",
+    ) -> None:
+        """`created` and `deleted` are the messages of events, with {pod} and {owner}."""
+        self._created, self._deleted = created, deleted
         self.queue: WorkQueue[str] = WorkQueue(spacing_seconds=context.timings.coalesce)
         self.owners = context.informer(owner_kind, controller=controller_uid_index)
         self.pods = context.informer(PODS, controller=controller_uid_index)
@@ -87,11 +96,13 @@ class PodFleet:
             if isinstance(action, Create):
                 assert answer is not None
                 self._expectations.created(where, answer)
-                told = "SuccessfulCreate", f"Created pod: {name(answer)}"
+                message = self._created.format(pod=name(answer), owner=name(owner))
+                told = "SuccessfulCreate", message
             else:
                 assert isinstance(action, Delete)
                 self._expectations.deleted(where, action.uid)
-                told = "SuccessfulDelete", f"Deleted pod: {action.name}"
+                message = self._deleted.format(pod=action.name, owner=name(owner))
+                told = "SuccessfulDelete", message
             self._recorder.event(owner, "Normal", *told)
 
         try:
