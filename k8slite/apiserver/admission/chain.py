@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from k8slite.api.meta import Obj
+from k8slite.apiserver.admission.limits import default_limits, within_limits
 from k8slite.apiserver.admission.namespaces import namespace_lifecycle
 from k8slite.apiserver.admission.nodes import node_restriction
 from k8slite.apiserver.admission.pods import (
@@ -28,12 +29,19 @@ Plugin = Callable[[Call, Obj, Obj | None], Awaitable[None]]
 
 EVERY: tuple[Plugin, ...] = (namespace_lifecycle,)
 BY_RESOURCE: dict[str, tuple[Plugin, ...]] = {
-    "pods": (service_account, priority, default_tolerations, runtime_class),
+    "pods": (
+        default_limits,
+        service_account,
+        priority,
+        default_tolerations,
+        runtime_class,
+    ),
     "persistentvolumeclaims": (default_storage_class,),
 }
 
 REVIEWS: dict[str, tuple[Plugin, ...]] = {
-    "pods": (overhead_has_class, node_restriction),
+    "pods": (within_limits, overhead_has_class, node_restriction),
+    "persistentvolumeclaims": (within_limits,),
     "nodes": (node_restriction,),
 }
 
