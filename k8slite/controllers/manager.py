@@ -20,6 +20,7 @@ from k8slite.client.leader import LeaderElectionConfig, LeaderState, run_leader_
 from k8slite.controllers.context import Context, Controller, ControllerTimings
 from k8slite.controllers.daemonset import run_daemonset_controller
 from k8slite.controllers.deployment import run_deployment_controller
+from k8slite.controllers.disruption import run_disruption_controller
 from k8slite.controllers.endpoints import run_endpoints_controller
 from k8slite.controllers.endpointslice import run_endpointslice_controller
 from k8slite.controllers.garbage_collector import run_garbage_collector
@@ -52,6 +53,7 @@ CONTROLLERS: dict[str, Controller] = {
     "statefulset-controller": run_statefulset_controller,
     "daemonset-controller": run_daemonset_controller,
     "job-controller": run_job_controller,
+    "disruption-controller": run_disruption_controller,
     "endpoints-controller": run_endpoints_controller,
     "endpointslice-controller": run_endpointslice_controller,
     "node-lifecycle-controller": run_node_lifecycle_controller,
