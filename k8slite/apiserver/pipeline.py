@@ -63,10 +63,7 @@ class Pipeline:
 
     async def _answer(self, request: Request, info: RequestInfo) -> Answer:
         core = self._core
-        user = core.authenticator.authenticate(request, core.now())
-        if b"impersonate-user" in request.headers:
-            user = self._impersonate(request, user)
-        core.authorizer.require(user, info)
+        user = await self._let_in(request, info)
         if not info.is_resource:
             return await serve_path(core, request, info)
         handler, kind = route(core.kinds, info)
@@ -82,6 +79,31 @@ class Pipeline:
             "Timeout: request did not complete within the allotted timeout",
             {},
         )
+
+    async def _let_in(self, request: Request, info: RequestInfo) -> User:
+        """Who asks, if they may. Raises ApiError 401, 403.
+
+        What was granted through another server a moment ago may not be mirrored here yet: so a
+        refusal is told only when fresh state confirms it (or none can be had).
+        """
+        try:
+            return self._identify(request, info)
+        except ApiError as refused:
+            before = self._core.mirror.revision
+            try:
+                if await self._core.mirror.wait_fresh() == before:
+                    raise
+            except ApiError:
+                raise refused from None
+        return self._identify(request, info)
+
+    def _identify(self, request: Request, info: RequestInfo) -> User:
+        core = self._core
+        user = core.authenticator.authenticate(request, core.now())
+        if b"impersonate-user" in request.headers:
+            user = self._impersonate(request, user)
+        core.authorizer.require(user, info)
+        return user
 
     def _impersonate(self, request: Request, user: User) -> User:
         """Act as another user, if the real one may. Raises ApiError 403."""

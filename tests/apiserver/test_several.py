@@ -144,3 +144,16 @@ async def test_cut_off_from_the_store_a_server_refuses_to_read_and_write(
                 assert status == 200
                 status, _ = await session.call("POST", MAPS, config_map("b"))
                 assert status in (503, 504)
+
+
+async def test_what_was_granted_through_one_server_holds_at_the_other(tmp_path: Path) -> None:
+    review = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+    accounts = "/api/v1/namespaces/default/serviceaccounts"
+    async with open_pair(tmp_path) as (first, second):
+        async with open_session(first) as one, open_session(second) as two:
+            for i in range(10):
+                await one.call("POST", accounts, {"metadata": {"name": f"r{i}"}})
+                _, answer = await one.call("POST", f"{accounts}/r{i}/token", {"spec": {}})
+                token = answer["status"]["token"]
+                status, _ = await two.call("POST", review, {}, token=token)
+                assert status == 201
