@@ -1,4 +1,4 @@
-"""What a plan may ask for (pure values), and the one function that carries it out.
+"""What a plan may ask for (pure values); `execute` carries it out.
 
 A plan is a list of actions in the order in which they must happen. Actions say on which version
 of an object they were planned (resourceVersion or uid), so that a plan made from an old view
@@ -7,18 +7,12 @@ fails with a conflict instead of doing harm, and is made again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
-import trio
 from attrs import frozen
 
 from k8slite.api.kinds import Kind
 from k8slite.api.meta import Obj, name, namespace, resource_version, uid
-from k8slite.api.status import ApiError
-from k8slite.client.api import Api
-from k8slite.client.errors import REQUEST_ERRORS
-from k8slite.client.events import EventRecorder
 
 __all__ = [
     "Action",
@@ -27,15 +21,9 @@ __all__ = [
     "Note",
     "Patch",
     "Update",
-    "carry_out",
-    "carry_out_together",
     "delete",
     "patch_metadata",
 ]
-
-WAVE_MAX = 16
-NOT_FOUND = 404
-CONFLICT = 409
 
 
 @frozen
@@ -87,8 +75,6 @@ class Note:
 
 
 Action = Create | Update | Patch | Delete | Note
-Done = Callable[[Action, Obj | None], None]
-"""Told after each action that was carried out, with the server's answer."""
 
 
 def delete(kind: Kind, obj: Obj, **options: Any) -> Delete:
@@ -100,87 +86,3 @@ def patch_metadata(kind: Kind, obj: Obj, metadata: Obj) -> Patch:
     """A change of metadata, on condition that the object is as the planner saw it."""
     held = {"uid": uid(obj), "resourceVersion": resource_version(obj)}
     return Patch(kind, namespace(obj), name(obj), {"metadata": {**held, **metadata}})
-
-
-async def carry_out(
-    api: Api, recorder: EventRecorder, actions: Sequence[Action], done: Done | None = None
-) -> None:
-    """Carry out the actions in order; the first failure ends it. Raises REQUEST_ERRORS."""
-    for action in actions:
-        answer = await _perform(api, recorder, action)
-        if done is not None:
-            done(action, answer)
-
-
-async def carry_out_together(
-    api: Api, recorder: EventRecorder, actions: Sequence[Action], done: Done | None = None
-) -> None:
-    """Carry out independent actions in waves of 1, 2, 4...; the first wave with a failure is the
-    last, so that a thousand creations which a quota forbids cost one request.
-
-    Raises the first failure, one of REQUEST_ERRORS.
-    """
-    start, wave = 0, 1
-    while start < len(actions):
-        failures: list[Exception] = []
-        async with trio.open_nursery() as nursery:
-            for action in actions[start : start + wave]:
-                nursery.start_soon(_perform_one, api, recorder, action, done, failures)
-        if failures:
-            raise failures[0]
-        start += wave
-        wave = min(wave * 2, WAVE_MAX)
-
-
-async def _perform_one(
-    api: Api,
-    recorder: EventRecorder,
-    action: Action,
-    done: Done | None,
-    failures: list[Exception],
-) -> None:
-    try:
-        answer = await _perform(api, recorder, action)
-    except REQUEST_ERRORS as error:
-        failures.append(error)
-        return
-    if done is not None:
-        done(action, answer)
-
-
-async def _perform(api: Api, recorder: EventRecorder, action: Action) -> Obj | None:
-    match action:
-        case Create():
-            return await api.create(action.kind, action.obj)
-        case Update():
-            return await api.update(action.kind, action.obj, subresource=action.subresource)
-        case Patch():
-            return await api.patch(
-                action.kind,
-                action.name,
-                action.namespace,
-                action.patch,
-                subresource=action.subresource,
-            )
-        case Delete():
-            return await _delete(api, action)
-        case Note():
-            recorder.event(action.obj, action.type, action.reason, action.message)
-            return None
-
-
-async def _delete(api: Api, action: Delete) -> Obj | None:
-    try:
-        return await api.delete(
-            action.kind,
-            action.name,
-            action.namespace,
-            uid=action.uid,
-            grace_period_seconds=action.grace_period_seconds,
-            propagation=action.propagation,
-        )
-    except ApiError as error:
-        # 404: somebody was faster. 409: the name belongs to a newer object by now.
-        if error.code not in (NOT_FOUND, CONFLICT):
-            raise
-        return None

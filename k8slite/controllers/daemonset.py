@@ -18,8 +18,9 @@ from k8slite.api.status import ApiError
 from k8slite.api.taints import NOT_READY, UNREACHABLE, UNSCHEDULABLE, tolerates
 from k8slite.client.controller import run_workers
 from k8slite.client.errors import ClientError
-from k8slite.controllers.actions import Action, Create, Update, carry_out, delete
+from k8slite.controllers.actions import Action, Create, Update, delete
 from k8slite.controllers.context import Context
+from k8slite.controllers.execute import carry_out
 from k8slite.controllers.history import HASH_LABEL, plan_history, revision_hash
 from k8slite.controllers.ownership import controller_uid_index
 from k8slite.controllers.pod_fleet import PodFleet

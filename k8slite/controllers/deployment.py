@@ -18,15 +18,7 @@ from k8slite.api.selectors import from_object
 from k8slite.api.status import ApiError
 from k8slite.client.controller import run_workers
 from k8slite.client.workqueue import WorkQueue
-from k8slite.controllers.actions import (
-    Action,
-    Create,
-    Note,
-    Patch,
-    Update,
-    carry_out,
-    delete,
-)
+from k8slite.controllers.actions import Action, Create, Note, Patch, Update, delete
 from k8slite.controllers.context import Context, enqueue_to
 from k8slite.controllers.deployment_status import (
     has_deadline,
@@ -36,6 +28,7 @@ from k8slite.controllers.deployment_status import (
     pause_conditions,
     status_of,
 )
+from k8slite.controllers.execute import carry_out
 from k8slite.controllers.ownership import (
     adoption,
     claim,

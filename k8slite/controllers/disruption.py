@@ -32,8 +32,9 @@ from k8slite.api.meta import (
 from k8slite.api.selectors import from_object
 from k8slite.client.controller import run_workers
 from k8slite.client.workqueue import WorkQueue
-from k8slite.controllers.actions import Action, Update, carry_out
+from k8slite.controllers.actions import Action, Update
 from k8slite.controllers.context import Context, enqueue_to
+from k8slite.controllers.execute import carry_out
 from k8slite.controllers.ownership import controller_key
 from k8slite.controllers.pods import is_ready, is_terminal
 

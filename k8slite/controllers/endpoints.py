@@ -8,8 +8,9 @@ from k8slite.api import meta
 from k8slite.api.kinds import ENDPOINTS
 from k8slite.api.meta import Obj, deleting, format_time, name, namespace
 from k8slite.client.controller import run_workers
-from k8slite.controllers.actions import Action, Create, Update, carry_out, delete
+from k8slite.controllers.actions import Action, Create, Update, delete
 from k8slite.controllers.context import Context
+from k8slite.controllers.execute import carry_out
 from k8slite.controllers.pods import is_ready
 from k8slite.controllers.service_loop import ServiceLoop
 from k8slite.controllers.service_pods import (

@@ -12,8 +12,9 @@ from k8slite.api import meta
 from k8slite.api.kinds import ENDPOINT_SLICES, SERVICES
 from k8slite.api.meta import Obj, deleting, format_time, key, name, namespace, owner_reference
 from k8slite.client.controller import run_workers
-from k8slite.controllers.actions import Action, Create, Delete, Update, carry_out, delete
+from k8slite.controllers.actions import Action, Create, Delete, Update, delete
 from k8slite.controllers.context import Context
+from k8slite.controllers.execute import carry_out
 from k8slite.controllers.expectations import Expectations
 from k8slite.controllers.pods import is_ready
 from k8slite.controllers.service_loop import ServiceLoop

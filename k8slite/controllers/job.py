@@ -5,8 +5,9 @@ from __future__ import annotations
 from k8slite.api.kinds import JOBS
 from k8slite.api.meta import Obj, deleting, get_condition, parse_time
 from k8slite.client.controller import run_workers
-from k8slite.controllers.actions import Note, Update, carry_out, delete
+from k8slite.controllers.actions import Note, Update, delete
 from k8slite.controllers.context import Context
+from k8slite.controllers.execute import carry_out
 from k8slite.controllers.job_plan import is_finished, is_tracked, plan, release_tracking
 from k8slite.controllers.ownership import controller_key
 from k8slite.controllers.pod_fleet import PodFleet

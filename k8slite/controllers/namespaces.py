@@ -15,8 +15,9 @@ from k8slite.api.meta import Obj, copy, deleting, format_time, name, set_conditi
 from k8slite.api.status import ApiError
 from k8slite.client.controller import run_workers
 from k8slite.client.workqueue import WorkQueue
-from k8slite.controllers.actions import Action, Update, carry_out
+from k8slite.controllers.actions import Action, Update
 from k8slite.controllers.context import Context, enqueue_to
+from k8slite.controllers.execute import carry_out
 
 __all__ = ["CONTENT_KINDS", "Remaining", "plan", "run_namespace_controller"]
 

@@ -17,8 +17,9 @@ from k8slite.api.meta import Obj, copy, format_time, get_condition, key, name, n
 from k8slite.client.controller import run_workers
 from k8slite.client.errors import REQUEST_ERRORS
 from k8slite.client.workqueue import WorkQueue
-from k8slite.controllers.actions import Action, Note, Update, carry_out
+from k8slite.controllers.actions import Action, Note, Update
 from k8slite.controllers.context import Context, enqueue_to
+from k8slite.controllers.execute import carry_out
 from k8slite.controllers.node_health import (
     EvictionRate,
     Heard,

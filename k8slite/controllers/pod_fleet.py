@@ -16,8 +16,9 @@ from k8slite.api.status import ApiError
 from k8slite.client.errors import ClientError
 from k8slite.client.events import EventRecorder
 from k8slite.client.workqueue import WorkQueue
-from k8slite.controllers.actions import Action, Create, Delete, carry_out, carry_out_together
+from k8slite.controllers.actions import Action, Create, Delete
 from k8slite.controllers.context import Context, enqueue_to
+from k8slite.controllers.execute import carry_out, carry_out_together
 from k8slite.controllers.expectations import Expectations
 from k8slite.controllers.ownership import (
     adoption,

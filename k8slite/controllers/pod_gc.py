@@ -16,8 +16,9 @@ from k8slite.api.kinds import NODES, PODS
 from k8slite.api.meta import Obj, copy, deleting, format_time, name, set_condition
 from k8slite.api.status import ApiError
 from k8slite.client.errors import REQUEST_ERRORS
-from k8slite.controllers.actions import Action, Update, carry_out, delete
+from k8slite.controllers.actions import Action, Update, delete
 from k8slite.controllers.context import Context
+from k8slite.controllers.execute import carry_out
 from k8slite.controllers.pods import is_terminal
 
 __all__ = ["plan", "run_pod_gc_controller"]

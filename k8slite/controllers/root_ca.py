@@ -6,8 +6,9 @@ from k8slite.api.kinds import CONFIG_MAPS, NAMESPACES
 from k8slite.api.meta import Obj, name, namespace
 from k8slite.client.controller import run_workers
 from k8slite.client.workqueue import WorkQueue
-from k8slite.controllers.actions import Action, Create, Update, carry_out
+from k8slite.controllers.actions import Action, Create, Update
 from k8slite.controllers.context import Context, enqueue_to
+from k8slite.controllers.execute import carry_out
 from k8slite.controllers.serviceaccount import is_live
 
 __all__ = ["plan", "run_root_ca_controller"]

@@ -8,8 +8,9 @@ from k8slite.api.kinds import NAMESPACES, SERVICE_ACCOUNTS
 from k8slite.api.meta import Obj, deleting, name, namespace
 from k8slite.client.controller import run_workers
 from k8slite.client.workqueue import WorkQueue
-from k8slite.controllers.actions import Action, Create, carry_out
+from k8slite.controllers.actions import Action, Create
 from k8slite.controllers.context import Context, enqueue_to
+from k8slite.controllers.execute import carry_out
 
 __all__ = ["plan", "run_serviceaccount_controller"]
 

@@ -9,8 +9,9 @@ from k8slite.api.meta import Obj, deleting, labels, name, uid
 from k8slite.api.status import ApiError
 from k8slite.client.controller import run_workers
 from k8slite.client.errors import ClientError
-from k8slite.controllers.actions import Action, Create, Update, carry_out
+from k8slite.controllers.actions import Action, Create, Update
 from k8slite.controllers.context import Context
+from k8slite.controllers.execute import carry_out
 from k8slite.controllers.history import HASH_LABEL, plan_history
 from k8slite.controllers.ownership import controller_uid_index
 from k8slite.controllers.pod_fleet import PodFleet

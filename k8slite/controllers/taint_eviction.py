@@ -25,8 +25,9 @@ from k8slite.api.meta import (
 from k8slite.api.taints import tolerates
 from k8slite.client.controller import run_workers
 from k8slite.client.workqueue import WorkQueue
-from k8slite.controllers.actions import Action, Note, Update, carry_out, delete
+from k8slite.controllers.actions import Action, Note, Update, delete
 from k8slite.controllers.context import Context, enqueue_to
+from k8slite.controllers.execute import carry_out
 from k8slite.controllers.pods import is_terminal, node_index
 
 __all__ = ["eviction_time", "plan", "run_taint_eviction_controller"]
