@@ -155,6 +155,31 @@ async def test_a_stream_is_cancelled_when_the_client_goes() -> None:
             await stream.receive_some(1000)
 
 
+async def test_a_stream_that_cannot_begin_is_abandoned() -> None:
+    abandoned = trio.Event()
+
+    async def abandon() -> None:
+        abandoned.set()
+
+    async def never(writer: Writer) -> None:
+        raise AssertionError("the client is gone")
+
+    async def handler(request: Request) -> Answers:
+        await ours.aclose()
+        return StreamResponse(200, never, abandon=abandon)
+
+    ours, theirs = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+
+        async def serve() -> None:
+            await serve_connection(theirs, handler, tls=None, body_bytes_max=LIMIT)
+
+        nursery.start_soon(serve)
+        await ours.send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        with trio.fail_after(5):
+            await abandoned.wait()
+
+
 async def test_close_is_honoured() -> None:
     async with open_connection() as stream:
         await stream.send_all(b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")

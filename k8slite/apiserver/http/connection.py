@@ -151,9 +151,16 @@ class _Connection:
         await self._stream.send_all(data + body)
 
     async def _stream_answer(self, answer: StreamResponse, close: bool) -> None:
-        await self._stream.send_all(
-            head(answer.status, answer.content_type, answer.headers, None, close=close)
-        )
+        begun = False
+        try:
+            await self._stream.send_all(
+                head(answer.status, answer.content_type, answer.headers, None, close=close)
+            )
+            begun = True
+        finally:
+            if not begun and answer.abandon is not None:
+                with trio.CancelScope(shield=True):
+                    await answer.abandon()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_for_end, nursery.cancel_scope)
             try:

@@ -141,10 +141,11 @@ class Writer(Protocol):
 class StreamResponse:
     """An answer whose body is produced while it is sent, in HTTP chunks.
 
-    `run` is cancelled when the client goes away, and the body ends when it returns.
+    `run` is cancelled when the client goes away, and the body ends when it returns. `abandon` is
+    called instead when the client went before it began.
     """
 
-    __slots__ = ("content_type", "headers", "run", "status")
+    __slots__ = ("abandon", "content_type", "headers", "run", "status")
 
     def __init__(
         self,
@@ -152,7 +153,9 @@ class StreamResponse:
         run: Callable[[Writer], Awaitable[None]],
         content_type: bytes = b"application/json",
         headers: tuple[tuple[bytes, bytes], ...] = (),
+        abandon: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        self.abandon = abandon
         self.status = status
         self.run = run
         self.content_type = content_type

@@ -78,7 +78,10 @@ async def pod_log(call: Call) -> Response | StreamResponse:
         finally:
             await trio.aclose_forcefully(stream)
 
-    return StreamResponse(200, run, b"text/plain")
+    async def abandon() -> None:
+        await trio.aclose_forcefully(stream)
+
+    return StreamResponse(200, run, b"text/plain", abandon=abandon)
 
 
 def _container(call: Call, pod: Obj) -> str:

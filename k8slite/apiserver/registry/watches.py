@@ -6,7 +6,7 @@ share it. A watcher that is too slow is closed; it will list again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import orjson
 import trio
@@ -64,17 +64,19 @@ async def watch(call: Call) -> StreamResponse:
         name = selection.fields.required("metadata.name")
         if name is not None:
             subscription.key = prefix + name
-    late = _seed(cache, subscription, options, mirror.revision)
-    if late is not None:
-        return _failed(too_old_resource_version(*late).to_status())
-    number = cache.add(subscription)
-    marks_end = mirror.revision if options.send_initial_events and options.bookmarks else 0
     seconds = options.timeout_seconds
     if not seconds:
         low = core.config.watch_seconds_min
         seconds = int(low + core.host.rng.random() * low)
 
     async def run(writer: Writer) -> None:
+        # Only now, when the client has its head: one that left before leaves nothing behind.
+        late = _seed(cache, subscription, options, mirror.revision)
+        if late is not None:
+            await _fail(writer, too_old_resource_version(*late).to_status())
+            return
+        number = cache.add(subscription)
+        marks_end = mirror.revision if options.send_initial_events and options.bookmarks else 0
         stream = _Stream(core.now, form, call.kind, writer, subscription)
         try:
             await stream.run(marks_end, trio.current_time() + seconds)
@@ -92,10 +94,14 @@ def _seed(
     version = options.resource_version
     initial = options.send_initial_events
     if initial or (initial is None and not version):
+        found: Iterable[Entry] = cache.select(subscription.prefix)
+        if subscription.key:
+            only = cache.entries.get(subscription.key)
+            found = () if only is None else (only,)
         subscription.seed(
             [
                 (ADDED, event)
-                for entry in cache.select(subscription.prefix)
+                for entry in found
                 if subscription.select(event := Event(ADDED, entry, None)) is not None
             ]
         )
@@ -114,14 +120,9 @@ def _seed(
     return None
 
 
-def _failed(status: Obj) -> StreamResponse:
-    """A watch that ends at once with an ERROR event, as kube-apiserver's does."""
-    line = orjson.dumps({"type": "ERROR", "object": status}) + b"\n"
-
-    async def run(writer: Writer) -> None:
-        await writer.send(chunk(line))
-
-    return StreamResponse(200, run)
+async def _fail(writer: Writer, status: Obj) -> None:
+    """End a watch with an ERROR event, as kube-apiserver does."""
+    await writer.send(chunk(orjson.dumps({"type": "ERROR", "object": status}) + b"\n"))
 
 
 class _Stream:
