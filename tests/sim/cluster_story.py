@@ -38,6 +38,9 @@ from tests.testing.scenarios import running_pods, web
 __all__ = ["Told", "plan_of", "play"]
 
 FAULTS_SECONDS = 40.0
+LONG_FAULTS_SECONDS = 800.0
+"""Of every eighth seed: long enough for nodes to be given up and to come back."""
+LONG = 8
 LIVENESS_SECONDS = 900.0
 """Virtual. Long, because pods of a dead node are given up after more than five minutes."""
 USERS = 3
@@ -65,9 +68,15 @@ def _hosts() -> list[str]:
     return [f"{role}-{number + 1}" for role, count in counts.items() for number in range(count)]
 
 
+def _pace(seed: int) -> float:
+    """How much slower than usual everything goes in this seed's story."""
+    return LONG_FAULTS_SECONDS / FAULTS_SECONDS if seed % LONG == LONG - 1 else 1.0
+
+
 def plan_of(seed: int) -> list[Fault]:
     """The faults of a seed."""
-    return draw_plan(stream(seed, "plan"), _hosts(), ["user"], FAULTS_SECONDS)
+    seconds = FAULTS_SECONDS * _pace(seed)
+    return draw_plan(stream(seed, "plan"), _hosts(), ["user"], seconds)
 
 
 def play(
@@ -116,11 +125,12 @@ class _Operator:
 
     client: Client
     rng: random.Random
+    pace: float
     stopped: bool = False
 
     async def run(self) -> None:
         while not self.stopped:
-            await trio.sleep(self.rng.random() * 20)
+            await trio.sleep(self.rng.random() * 20 * self.pace)
             template = {"spec": {"containers": [{"name": "web", "image": self.rng.choice(IMAGES)}]}}
             spec = self.rng.choice(({"replicas": self.rng.randrange(1, 6)}, {"template": template}))
             with trio.move_on_after(10):
@@ -136,6 +146,7 @@ class _Landlord:
 
     client: Client
     rng: random.Random
+    pace: float
     deleted_namespaces: list[str] = attrs.field(factory=list)
     deleted_deployments: list[str] = attrs.field(factory=list)
     made: int = 0
@@ -143,7 +154,7 @@ class _Landlord:
 
     async def run(self) -> None:
         while not self.stopped:
-            await trio.sleep(self.rng.random() * 10)
+            await trio.sleep(self.rng.random() * 10 * self.pace)
             self.made += 1
             name = f"t{self.made}"
             act = self._namespace if self.rng.random() < 0.5 else self._deployment
@@ -228,12 +239,13 @@ class _User:
     client: Client
     rng: random.Random
     told: Told
+    pace: float
     made: int = 0
     stopped: bool = False
 
     async def run(self) -> None:
         while not self.stopped:
-            await trio.sleep(self.rng.random() * 2)
+            await trio.sleep(self.rng.random() * 2 * self.pace)
             mine = self.told.certain(f"u{self.number}-")
             action = self.rng.choice((self._create, self._update, self._delete))
             await action(self.rng.choice(mine) if mine else "")
@@ -297,9 +309,10 @@ def _config_map(name: str, value: str) -> Obj:
 async def _story(cluster: SimCluster, plan: list[Fault]) -> Told:
     world, client, told = cluster.world, cluster.client(), Told()
     rng = world.rng("users")
-    monitor, operator = _Monitor(cluster), _Operator(client, world.rng("operator"))
-    landlord = _Landlord(client, world.rng("landlord"))
-    users = [_User(n, client, rng, told) for n in range(1, USERS + 1)]
+    pace = _pace(world.seed)
+    monitor, operator = _Monitor(cluster), _Operator(client, world.rng("operator"), pace)
+    landlord = _Landlord(client, world.rng("landlord"), pace)
+    users = [_User(n, client, rng, told, pace) for n in range(1, USERS + 1)]
     await client.create(DEPLOYMENTS, web(REPLICAS))
     await client.create(SERVICES, SERVICE)
     host = world.host("user")
