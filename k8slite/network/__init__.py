@@ -8,7 +8,7 @@ topology.py     the switch and the nodes; how all of it is found and removed aga
 pods.py         connects pods to their node, for the kubelet
 addresses.py    names and addresses (pure)
 namespaces.py   network namespaces by name, and ways into them
-netlink.py      the few rtnetlink requests that this needs
+netlink.py      the requests to the kernel, over pyroute2
 
 On the host itself there is one interface and nothing else.
 """

@@ -43,9 +43,9 @@ def pod_interface(pod_id: str) -> str:
     return "veth" + hashlib.sha256(pod_id.encode()).hexdigest()[:11]
 
 
-def hardware_address(address: str) -> bytes:
+def hardware_address(address: str) -> str:
     """A MAC that follows from the IPv4 address, as CNI's plugins make it."""
-    return b"\x0a\x58" + ipaddress.IPv4Address(address).packed
+    return (b"\x0a\x58" + ipaddress.IPv4Address(address).packed).hex(":")
 
 
 def choose_subnet(

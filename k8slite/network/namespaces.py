@@ -1,7 +1,8 @@
 """Network namespaces by name, as `ip netns` has them, and ways into them.
 
 A named namespace is a file in /run/netns on which the namespace is mounted; it lives as long as
-that mount or a process in it. CPython before 3.12 has no setns, hence ctypes.
+that mount or a process in it. CPython before 3.12 has no setns, hence ctypes: pyroute2.netns uses
+it as well, but forks a child to make a namespace, and leaves /run/netns a mount of its own.
 
 A thread's namespace is its own. `inside` changes it for the calling thread and changes it back,
 and must not be left by an await: another task would find itself abroad.

@@ -15,6 +15,8 @@ import json
 import os
 from pathlib import Path
 
+import trio
+
 from k8slite.network.addresses import AddressPool, pod_interface
 from k8slite.network.netlink import Rtnl
 from k8slite.network.topology import POD_BRIDGE
@@ -32,18 +34,14 @@ def attach_pod(node_netns: str | None, pod_netns: str, pod_id: str, ip: str, gat
     """
     interface = pod_interface(pod_id)
     with Rtnl(pod_netns) as pod, Rtnl(node_netns) as node:
-        links = node.links()
-        if POD_LINK not in pod.links():
-            if interface in links:
-                node.delete_link(interface)
-            node.add_veth(interface, POD_LINK, pod_netns, links[POD_BRIDGE].index)
-        links = pod.links()
-        pod.set_up(links["lo"].index)
-        link = links[POD_LINK].index
-        pod.set_up(link)
-        pod.add_address(link, f"{ip}/32")
-        pod.set_route(f"{gateway}/32", index=link)
-        pod.set_route("0.0.0.0/0", gateway=gateway, index=link)
+        if not pod.has_link(POD_LINK):
+            node.delete_link(interface)
+            node.add_veth(interface, POD_LINK, pod_netns, bridge=POD_BRIDGE)
+        pod.set_up("lo")
+        pod.set_up(POD_LINK)
+        pod.add_address(POD_LINK, f"{ip}/32")
+        pod.set_route(f"{gateway}/32", link=POD_LINK)
+        pod.set_route("0.0.0.0/0", gateway=gateway)
 
 
 def detach_pod(node_netns: str | None, pod_id: str) -> None:
@@ -84,7 +82,8 @@ class BridgeNetwork:
 
     async def detach(self, pod_id: str, netns: str | None) -> None:
         """Disconnect the pod and give its address back; an unknown pod is no error."""
-        detach_pod(self._node_netns, pod_id)
+        # The kernel takes some 20 ms to remove a link, and says nothing before it is done.
+        await trio.to_thread.run_sync(detach_pod, self._node_netns, pod_id)
         if self._pool.give_back(pod_id):
             self._store()
 

@@ -7,7 +7,8 @@ it, so `delete_cluster` needs no memory of what was made, and works after a cras
 Pods are routed, not bridged, even between two pods of one node (`pods.py`): so every packet
 passes the node's own iptables, whether or not the kernel hands bridged packets to them.
 
-All functions are synchronous; making a node takes some 20 ms.
+All functions are synchronous; making a node takes some 15 ms, removing one the kernel's 20 ms
+for every link.
 """
 
 from __future__ import annotations
@@ -33,7 +34,6 @@ from k8slite.network.netlink import Rtnl
 __all__ = [
     "NodeNetwork",
     "Switch",
-    "connect_nodes",
     "create_node",
     "create_switch",
     "delete_cluster",
@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 
 CLUSTER_CIDR: Final = "10.244.0.0/16"
 SWITCH: Final = "switch"
+SWITCH_BRIDGE: Final = "br0"
 UPLINK: Final = "eth0"
 POD_BRIDGE: Final = "pods"
 FIRST_NODE_ADDRESS: Final = 10
@@ -103,12 +104,11 @@ def create_switch(cluster: str, subnet: str | None = None) -> Switch:
         try:
             namespaces.set_sysctls(netns, {"bridge/bridge-nf-call-iptables": "0"})
             with Rtnl(netns) as switch:
-                switch.set_up(switch.index("lo"))
-                bridge = switch.add_bridge("br0", hardware_address(str(network[2])))
-                switch.add_veth("host", interface, namespaces.OWN, bridge)
-            index = host.index(interface)
-            host.set_up(index)
-            host.add_address(index, f"{address}/{network.prefixlen}")
+                switch.set_up("lo")
+                switch.add_bridge(SWITCH_BRIDGE, hardware_address(str(network[2])))
+                switch.add_veth("host", interface, namespaces.OWN, bridge=SWITCH_BRIDGE)
+            host.set_up(interface)
+            host.add_address(interface, f"{address}/{network.prefixlen}")
         except OSError:
             delete_cluster(cluster)
             raise
@@ -124,7 +124,8 @@ def create_node(
     others: Sequence[NodeNetwork] = (),
     cluster_cidr: str = CLUSTER_CIDR,
 ) -> NodeNetwork:
-    """A node with its link to the switch, its bridge for pods, and routes from and to `others`.
+    """A node with its link to the switch, its bridge for pods, and routes from and to `others`:
+    the nodes that are there already.
 
     Raises OSError; then nothing of the node is left behind.
     """
@@ -136,32 +137,26 @@ def create_node(
     try:
         namespaces.set_sysctls(netns, ROUTER_SYSCTLS)
         with Rtnl(switch.netns) as rtnl:
-            rtnl.add_veth(name, UPLINK, netns, rtnl.index("br0"))
+            rtnl.add_veth(name, UPLINK, netns, bridge=SWITCH_BRIDGE)
         with Rtnl(netns) as rtnl:
-            rtnl.set_up(rtnl.index("lo"))
-            uplink = rtnl.index(UPLINK)
-            rtnl.set_up(uplink)
-            rtnl.add_address(uplink, f"{address}/{prefix}")
+            rtnl.set_up("lo")
+            rtnl.set_up(UPLINK)
+            rtnl.add_address(UPLINK, f"{address}/{prefix}")
             rtnl.set_route("0.0.0.0/0", gateway=switch.host_address)
-            bridge = rtnl.add_bridge(POD_BRIDGE, hardware_address(gateway))
+            rtnl.add_bridge(POD_BRIDGE, hardware_address(gateway))
             prefix = ipaddress.IPv4Network(pod_cidr).prefixlen
-            rtnl.add_address(bridge, f"{gateway}/{prefix}")
+            rtnl.add_address(POD_BRIDGE, f"{gateway}/{prefix}")
+            for other in others:
+                rtnl.set_route(other.pod_cidr, gateway=other.address)
         node = NodeNetwork(switch.cluster, index, netns, address, pod_cidr)
         _masquerade(switch, node, cluster_cidr)
-        connect_nodes([node, *others])
+        for other in others:
+            with Rtnl(other.netns) as rtnl:
+                rtnl.set_route(pod_cidr, gateway=address)
     except OSError:
         delete_node(switch.cluster, index)
         raise
     return node
-
-
-def connect_nodes(nodes: Sequence[NodeNetwork]) -> None:
-    """On every node, routes to the pods of all the others."""
-    for node in nodes:
-        with Rtnl(node.netns) as rtnl:
-            for other in nodes:
-                if other is not node:
-                    rtnl.set_route(other.pod_cidr, gateway=other.address)
 
 
 def _masquerade(switch: Switch, node: NodeNetwork, cluster_cidr: str) -> None:
@@ -236,6 +231,6 @@ def list_leftovers(cluster: str) -> list[str]:
     found = [f"network namespace {name}" for name in namespaces.names() if name.startswith(prefix)]
     interface = host_interface(cluster)
     with Rtnl() as host:
-        if interface in host.links():
+        if host.has_link(interface):
             found.append(f"interface {interface}")
     return found
