@@ -1,0 +1,1 @@
+"""The protocols by which clients use containers' streams and ports, for apiserver and kubelet."""
