@@ -1,7 +1,8 @@
 """One pod on this node, from its first sight to its last: the task that alone changes it.
 
-It looks, plans (`plan`), does what the plan asks, and looks again; when nothing is left it sleeps until something changes or a back-off ends. A pod that is deleted, finished or no
-longer in the API goes through `terminate`. Everything it says goes through the status manager.
+It looks, plans (`plan`), does what the plan asks, and looks again; when nothing is left it sleeps
+until something changes or a back-off ends. A pod that is deleted, finished or no longer in the API
+goes through `_end`. Everything it says goes through the status manager.
 """
 
 from __future__ import annotations
