@@ -38,6 +38,7 @@ __all__ = [
     "NotCapable",
     "NotLeader",
     "ProposalDropped",
+    "ProtocolError",
     "RequestTooLarge",
     "SnapshotDamaged",
     "Stopped",
@@ -108,6 +109,13 @@ class TooManyOps(InvalidRequest):
 class RequestTooLarge(InvalidRequest):
     code = "RequestTooLarge"
     text = "etcdserver: request is too large"
+
+
+class ProtocolError(InvalidRequest):
+    """The bytes are not what this protocol sends. The connection can't be used any further."""
+
+    code = "ProtocolError"
+    text = "the other side does not speak this protocol"
 
 
 # --- revisions ----------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgpack
 
-from raftkv.errors import InvalidRequest
+from raftkv.errors import ProtocolError
 
 __all__ = [
     "HEADER_BYTES",
@@ -36,13 +36,6 @@ HEADER_BYTES = 4
 _packer = msgpack.Packer(use_bin_type=True)
 pack = _packer.pack
 """One value as msgpack bytes; the packer is shared because making one costs more than using it."""
-
-
-class ProtocolError(InvalidRequest):
-    """The bytes are not what this protocol sends. The connection can't be used any further."""
-
-    code = "ProtocolError"
-    text = "the other side does not speak this protocol"
 
 
 def unpack(data: bytes | bytearray | memoryview) -> Any:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+from collections import Counter
+
 import msgpack
 import pytest
 
+import raftkv
 from raftkv import errors
+
+
+def is_error(thing: object) -> bool:
+    return isinstance(thing, type) and issubclass(thing, errors.KvError)
 
 
 def instance(kind: type[errors.KvError]) -> errors.KvError:
@@ -27,8 +36,18 @@ def test_every_error_survives_the_wire(code: str) -> None:
     assert back.details() == error.details()
 
 
-def test_codes_are_unique() -> None:
-    assert len(errors.BY_CODE) == len(errors._tree(errors.KvError))
+def test_every_error_has_its_own_code() -> None:
+    codes = Counter(error.code for error in vars(errors).values() if is_error(error))
+    assert set(codes) == set(errors.BY_CODE)
+    assert set(codes.values()) == {1}
+
+
+def test_errors_are_defined_where_from_wire_finds_them() -> None:
+    """A subclass in another module would leave a server as itself and arrive as a KvError."""
+    for module in pkgutil.walk_packages(raftkv.__path__, "raftkv."):
+        if not module.name.endswith("__main__"):
+            for found in vars(importlib.import_module(module.name)).values():
+                assert not is_error(found) or found.__module__ == errors.__name__, found
 
 
 def test_unknown_code_is_a_plain_error() -> None:
