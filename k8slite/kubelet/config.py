@@ -52,6 +52,8 @@ class KubeletConfig:
     authorized_users: tuple[str, ...] | None = None
     """Common names or organisations of certificates that may use the server; None: every one that
     the authority of `tls` has signed."""
+    streaming_idle_seconds: float = 4 * 3600.0
+    """After how long without any bytes exec, attach and port-forward are cut off."""
     pod_cidr: str = ""
     labels: Mapping[str, str] = attrs.field(factory=dict)
     taints: tuple[Obj, ...] = ()

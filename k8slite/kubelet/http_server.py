@@ -1,8 +1,9 @@
 """A small HTTP/1.1 server over any listener, for the kubelet's few endpoints.
 
 Reads requests without bodies worth keeping, hands them to one handler, and writes the answer,
-whole or chunked as it comes. A connection that sends nonsense is closed. At most CONNECTIONS_MAX
-connections are served; further ones wait to be accepted.
+whole or chunked as it comes, or gives the connection away to one that has left HTTP. A connection
+that sends nonsense is closed. At most CONNECTIONS_MAX connections are served; further ones wait to
+be accepted.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import attrs
 import httptools
 import trio
 
+from k8slite.streaming.bytes import ByteStream
 from raftkv.host import Listener
 
 log = logging.getLogger(__name__)
@@ -27,6 +29,7 @@ HEAD_BYTES_MAX = 64 * 1024
 IDLE_SECONDS = 120.0
 HANDSHAKE_SECONDS = 10.0
 REASONS = {
+    101: "Switching Protocols",
     200: "OK",
     400: "Bad Request",
     401: "Unauthorized",
@@ -40,12 +43,22 @@ STREAM_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLErro
 
 @attrs.frozen
 class Request:
-    """`identity` holds the names of the client's certificate; None: it showed none."""
+    """`identity` holds the names of the client's certificate; None: it showed none.
+
+    Header names are lower case; several values of a header are joined with commas. `values` are the
+    query's parameters in order, of which `query` has the last of each name.
+    """
 
     method: str
     path: str
     query: dict[str, str]
     identity: tuple[str, ...] | None
+    headers: dict[bytes, bytes] = attrs.field(factory=dict)
+    values: tuple[tuple[str, str], ...] = ()
+
+    def all(self, name: str) -> tuple[str, ...]:
+        """Every value of a parameter."""
+        return tuple(value for key, value in self.values if key == name)
 
 
 @attrs.frozen
@@ -57,7 +70,15 @@ class Answer:
     content_type: str = "text/plain; charset=utf-8"
 
 
-Handler = Callable[[Request], Awaitable[Answer]]
+@attrs.frozen
+class Takeover:
+    """The connection leaves HTTP with a 101 answer, and is `run`'s from then on."""
+
+    headers: tuple[tuple[bytes, bytes], ...]
+    run: Callable[[ByteStream], Awaitable[None]]
+
+
+Handler = Callable[[Request], Awaitable[Answer | Takeover]]
 
 
 class _Connection:
@@ -71,22 +92,33 @@ class _Connection:
         self._identity = identity
         self._parser = httptools.HttpRequestParser(self)
         self._url = b""
+        self._headers: dict[bytes, bytes] = {}
         self._size = 0
+        self._early: bytes | None = None  # what came after a request to upgrade
         self._ready: list[tuple[Request, bool]] = []
 
     def on_message_begin(self) -> None:
         self._url, self._size = b"", 0
+        self._headers = {}
 
     def on_url(self, url: bytes) -> None:
         self._url += url
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        known = self._headers.get(name)
+        self._headers[name] = value if known is None else known + b", " + value
+
     def on_message_complete(self) -> None:
         parts = urlsplit(self._url.decode("latin-1"))
+        values = tuple(parse_qsl(parts.query, keep_blank_values=True))
         request = Request(
             self._parser.get_method().decode(),
             unquote(parts.path),
-            dict(parse_qsl(parts.query, keep_blank_values=True)),
+            dict(values),
             self._identity,
+            self._headers,
+            values,
         )
         self._ready.append((request, bool(self._parser.should_keep_alive())))
 
@@ -101,15 +133,27 @@ class _Connection:
                 return
             try:
                 self._parser.feed_data(data)
-            except (httptools.HttpParserError, httptools.HttpParserUpgrade, ValueError):
+            except httptools.HttpParserUpgrade as upgrade:
+                self._early = bytes(data[upgrade.args[0] :])
+            except (httptools.HttpParserError, ValueError):
                 await self._write(Answer(400, b"bad request"), keep=False)
                 return
             while self._ready:
                 request, keep = self._ready.pop(0)
                 answer = await self._handler(request)
+                if isinstance(answer, Takeover):
+                    await self._hand_over(answer)
+                    return
+                keep = keep and self._early is None
                 await self._write(answer, keep=keep)
                 if not keep:
                     return
+
+    async def _hand_over(self, answer: Takeover) -> None:
+        lines = [b"HTTP/1.1 101 Switching Protocols"]
+        lines += [b"%b: %b" % header for header in answer.headers]
+        await self._stream.send_all(b"\r\n".join([*lines, b"", b""]))
+        await answer.run(ByteStream.over(self._stream, self._early or b""))
 
     async def _write(self, answer: Answer, *, keep: bool) -> None:
         head = [

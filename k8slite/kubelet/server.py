@@ -1,4 +1,5 @@
-"""What the kubelet answers over HTTPS: `/containerLogs/...`, `/pods`, `/healthz`.
+"""What the kubelet answers over HTTPS: `/containerLogs/...`, `/pods`, `/healthz`, and by way of
+`streaming` `/exec/...`, `/attach/...`, `/portForward/...`.
 
 With TLS, everything but `/healthz` needs a certificate of our authority (and, if the configuration
 lists names, one of those).
@@ -16,10 +17,11 @@ import orjson
 
 from k8slite.api.meta import Obj, format_micro_time
 from k8slite.kubelet.config import KubeletConfig
-from k8slite.kubelet.http_server import Answer, Request
+from k8slite.kubelet.http_server import Answer, Request, Takeover
 from k8slite.kubelet.logs import LogOptions, follow_log
 from k8slite.kubelet.pods import Observed, find_container
 from k8slite.kubelet.runtime.interface import ContainerState, ContainerStatus, Runtime
+from k8slite.kubelet.streaming import Streaming
 from raftkv.host import Host
 
 
@@ -32,12 +34,17 @@ class Server:
     runtime: Runtime
     pods: Callable[[], Sequence[Obj]]
 
-    async def handle(self, request: Request) -> Answer:
+    async def handle(self, request: Request) -> Answer | Takeover:
         if request.path in ("/healthz", "/healthz/ping", "/healthz/syncloop"):
             return Answer(body=b"ok")
         refused = self._refuse(request)
         if refused is not None:
             return refused
+        streaming = Streaming(self.runtime, self.pods, self.config.streaming_idle_seconds)
+        if request.method in ("GET", "POST"):
+            answer = await streaming.handle(request)
+            if answer is not None:
+                return answer
         if request.method != "GET":
             return Answer(405, b"Method Not Allowed")
         if request.path == "/pods":

@@ -27,7 +27,7 @@ from k8slite.streaming.upgrade import (
 )
 from k8slite.streaming.websocket import Tunnel, WebSocket
 
-__all__ = ["negotiate", "serve_port_forward"]
+__all__ = ["needs_ports", "negotiate", "serve_port_forward"]
 
 TUNNEL = "SPDY/3.1+portforward.k8s.io"
 WEBSOCKET_PROTOCOLS = (TUNNEL, "v4.channel.k8s.io", "v4.base64.channel.k8s.io", "")
@@ -35,7 +35,6 @@ SPDY_PROTOCOLS = ("portforward.k8s.io",)
 READ_BYTES = 32 * 1024
 PAIR_SECONDS = 30.0  # Kubernetes' streamCreationTimeout
 PAIRS_MAX = 256  # half-open ones
-PORTS_MAX = 100
 
 Connect = Callable[[int], Awaitable[trio.abc.Stream]]
 
@@ -49,6 +48,11 @@ def negotiate(headers: Mapping[bytes, bytes]) -> Upgrade:
     raise UpgradeRefused(
         400, "Upgrade request required: ports are forwarded by WebSocket or SPDY/3.1"
     )
+
+
+def needs_ports(headers: Mapping[bytes, bytes], protocol: str) -> bool:
+    """Whether the request itself must say which ports: with SPDY each stream does."""
+    return is_websocket(headers) and protocol != TUNNEL
 
 
 async def serve_port_forward(

@@ -25,6 +25,8 @@ class Exec:
     env: dict[str, str]
     cwd: str
     pid_file: str = ""  # who runs inside, where `argv` only asks for it
+    log: str = ""  # where the OCI runtime says why it could not
+    makes_terminal: bool = False  # whether `argv` gives the command a terminal of its own
 
 
 async def run_command(how: Exec) -> ExecResult:
@@ -69,6 +71,10 @@ async def run_command(how: Exec) -> ExecResult:
             os.killpg(process.pid, signal.SIGKILL)
         with trio.CancelScope(shield=True):
             await process.wait()
+        for path in (how.pid_file, how.log):
+            if path:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
     code = 128 - code if code < 0 else code
     return ExecResult(code, bytes(output["stdout"]), bytes(output["stderr"]))
 

@@ -25,15 +25,18 @@ from k8slite.kubelet.runtime.interface import (
     Features,
     Image,
     PodNetwork,
+    RuntimeFailure,
     SandboxConfig,
     SandboxStatus,
     StartFailure,
+    Streams,
 )
 from raftkv.host import Host
 
 RUN_SECONDS = "fake.k8slite.io/run-seconds"
 EXIT_CODE = "fake.k8slite.io/exit-code"
 START_SECONDS = "fake.k8slite.io/start-seconds"
+NOTHING_RUNS = "the containers of the fake runtime are timers, no process runs in them"
 
 
 @attrs.frozen
@@ -264,6 +267,23 @@ class FakeRuntime:
         if self._get(container_id).status.state is not ContainerState.RUNNING:
             raise ContainerNotFound(f"container {container_id} is not running")
         return ExecResult(1 if command[-1:] == ("false",) else 0, b"", b"")
+
+    async def exec(
+        self,
+        container_id: str,
+        command: tuple[str, ...],
+        client: Streams,
+        *,
+        stdin: bool,
+        tty: bool,
+    ) -> int:
+        raise RuntimeFailure(f"cannot exec {' '.join(command)!r}: {NOTHING_RUNS}")
+
+    async def attach(self, container_id: str, client: Streams, *, stdin: bool) -> None:
+        raise RuntimeFailure(f"cannot attach: {NOTHING_RUNS}")
+
+    async def port_forward(self, sandbox_id: str, port: int) -> trio.abc.Stream:
+        raise RuntimeFailure(f"nothing listens on port {port}: {NOTHING_RUNS}")
 
     async def probe(self, container_id: str, kind: str) -> bool | None:
         container = self._get(container_id)

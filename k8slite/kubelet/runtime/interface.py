@@ -211,6 +211,30 @@ class NetworkFailure(RuntimeFailure):
     """The pod could not be connected."""
 
 
+class Streams(Protocol):
+    """A client's ends of a command's streams.
+
+    When the client is gone, what it was used for is cancelled, or `write` raises an error that
+    the caller of the runtime knows (`k8slite.streaming.bytes.HangUp`).
+    """
+
+    async def read_stdin(self) -> bytes:
+        """What the client has typed since; b"" when it will type no more."""
+        ...
+
+    def refuse_stdin(self) -> None:
+        """Nobody will read what the client types."""
+        ...
+
+    async def write(self, name: str, data: bytes) -> None:
+        """Show bytes of "stdout" or "stderr"; returns when they are on their way."""
+        ...
+
+    async def next_size(self) -> tuple[int, int]:
+        """Wait for a new size of the client's terminal, in columns and rows."""
+        ...
+
+
 class Runtime(Protocol):
     """Runs pods. See the module's rules."""
 
@@ -266,6 +290,33 @@ class Runtime(Protocol):
 
     async def exec_sync(self, container_id: str, command: tuple[str, ...]) -> ExecResult:
         """Run a command inside. Cancelling kills it. Raises RuntimeFailure if it cannot start."""
+        ...
+
+    async def exec(
+        self,
+        container_id: str,
+        command: tuple[str, ...],
+        client: Streams,
+        *,
+        stdin: bool,
+        tty: bool,
+    ) -> int:
+        """Run a command inside for a client; its exit code. Cancelling ends its whole session.
+
+        With `tty` it has a terminal, and all its output is "stdout". Raises ContainerNotFound when
+        the container does not run, RuntimeFailure when the command cannot start.
+        """
+        ...
+
+    async def attach(self, container_id: str, client: Streams, *, stdin: bool) -> None:
+        """Connect a client to the container's first process, from now until it has ended.
+
+        Cancelling leaves the process alone. Raises ContainerNotFound, RuntimeFailure.
+        """
+        ...
+
+    async def port_forward(self, sandbox_id: str, port: int) -> trio.abc.Stream:
+        """A connection to a port as the pod itself sees it. Raises OSError, RuntimeFailure."""
         ...
 
     async def probe(self, container_id: str, kind: str) -> bool | None:

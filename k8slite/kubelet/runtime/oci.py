@@ -135,12 +135,14 @@ class OciBackend:
             "delete": [*base, "delete", "--force", name],
         }
 
-    def exec(self, directory: Path, command: tuple[str, ...]) -> Exec:
-        pid_file = directory / f"exec-{os.urandom(6).hex()}.pid"
+    def exec(self, directory: Path, command: tuple[str, ...], *, tty: bool = False) -> Exec:
+        stem = directory / f"exec-{os.urandom(6).hex()}"
+        pid_file, log = f"{stem}.pid", f"{stem}.log"
         spec = read_json(directory / "shim.json")
-        base = spec["oci"]["create"][:3]
-        argv = (*base, "exec", "--pid-file", str(pid_file), directory.name, *command)
-        return Exec(argv, ENV, str(directory), str(pid_file))
+        base = (*spec["oci"]["create"][:3], "--log", log, "--log-format", "json")
+        options = ("--tty", "--env", "TERM=xterm") if tty else ()
+        argv = (*base, "exec", "--pid-file", pid_file, *options, directory.name, *command)
+        return Exec(argv, ENV, str(directory), pid_file, log, makes_terminal=tty)
 
     def unsupported(self, config: ContainerConfig) -> tuple[str, ...]:
         return ()

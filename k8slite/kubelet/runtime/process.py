@@ -73,9 +73,10 @@ class ProcessBackend:
             "stop_signal": stop_signal_of(image.config),
         }
 
-    def exec(self, directory: Path, command: tuple[str, ...]) -> Exec:
+    def exec(self, directory: Path, command: tuple[str, ...], *, tty: bool = False) -> Exec:
         spec = read_json(directory / "shim.json")
-        return Exec(command, spec["env"], spec["cwd"])
+        env = {"TERM": "xterm", **spec["env"]} if tty else spec["env"]
+        return Exec(command, env, spec["cwd"])
 
     def unsupported(self, config: ContainerConfig) -> tuple[str, ...]:
         notes = []

@@ -23,6 +23,7 @@ import trio
 from k8slite.client.background import open_background
 from k8slite.kubelet.images.store import ImageStore, StoredImage
 from k8slite.kubelet.runtime.execute import Exec, run_command
+from k8slite.kubelet.runtime.interactive import run_interactive
 from k8slite.kubelet.runtime.interface import (
     EVENTS_MAX,
     ContainerConfig,
@@ -38,8 +39,10 @@ from k8slite.kubelet.runtime.interface import (
     SandboxConfig,
     SandboxStatus,
     StartFailure,
+    Streams,
 )
 from k8slite.kubelet.runtime.launcher import Launcher, open_launcher
+from k8slite.kubelet.runtime.ports import connect_inside
 from k8slite.kubelet.runtime.records import (
     alive,
     container_to_json,
@@ -78,7 +81,7 @@ class Backend(Protocol):
         """What `shim.json` says about the container. Raises RuntimeFailure."""
         ...
 
-    def exec(self, directory: Path, command: tuple[str, ...]) -> Exec: ...
+    def exec(self, directory: Path, command: tuple[str, ...], *, tty: bool = False) -> Exec: ...
 
     def unsupported(self, config: ContainerConfig) -> tuple[str, ...]: ...
 
@@ -392,6 +395,34 @@ class ShimRuntime:
             raise ContainerNotFound(f"container {status.name} is not running")
         how = self._backend.exec(self._container_root / container_id, command)
         return await run_command(how)
+
+    async def exec(
+        self,
+        container_id: str,
+        command: tuple[str, ...],
+        client: Streams,
+        *,
+        stdin: bool,
+        tty: bool,
+    ) -> int:
+        status = await self.container_status(container_id)
+        if status.state is not ContainerState.RUNNING:
+            raise ContainerNotFound(f"container {status.name} is not running")
+        how = self._backend.exec(self._container_root / container_id, command, tty=tty)
+        return await run_interactive(how, client, stdin=stdin, tty=tty)
+
+    async def attach(self, container_id: str, client: Streams, *, stdin: bool) -> None:
+        raise RuntimeFailure("not yet")
+
+    async def port_forward(self, sandbox_id: str, port: int) -> trio.abc.Stream:
+        status = self._sandboxes.get(sandbox_id)
+        if status is None or not status.ready:
+            raise ContainerNotFound(f"sandbox {sandbox_id} is not ready")
+        state = read_json(self._sandbox_root / sandbox_id / "state.json")
+        if state is not None and not status.host_network:
+            return await connect_inside(state["pid"], port)
+        # Pods without a namespace share the machine's: only the pod's own address is its own.
+        return await trio.open_tcp_stream(status.ip or "127.0.0.1", port)
 
     async def probe(self, container_id: str, kind: str) -> bool | None:
         return None
