@@ -32,6 +32,7 @@ __all__ = [
     "LearnerNotReady",
     "MemberExists",
     "MemberNotFound",
+    "MemberRemoved",
     "NoLeader",
     "NoSpace",
     "NotApplied",
@@ -257,6 +258,13 @@ class MemberNotFound(KvError):
 class MemberExists(KvError):
     code = "MemberExists"
     text = "etcdserver: member ID already exist"
+
+
+class MemberRemoved(KvError):
+    """This member has no part in the cluster any more and must stop."""
+
+    code = "MemberRemoved"
+    text = "the member has been permanently removed from the cluster"
 
 
 class UnhealthyCluster(KvError):

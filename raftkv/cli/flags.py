@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import zlib
 
 from raftkv.cli.output import UsageError
 from raftkv.host import Address, Tls, parse_address
 from raftkv.os_host import load_tls
 
-__all__ = ["add_tls", "address_of", "tls_of"]
+__all__ = ["add_tls", "address_of", "member_id", "peers_of", "tls_of"]
 
 
 def add_tls(parser: argparse.ArgumentParser, prefix: str, what: str) -> None:
@@ -40,3 +42,22 @@ def address_of(text: str, flag: str) -> Address:
         return parse_address(text)
     except ValueError as error:
         raise UsageError(f"{flag}: {error}") from error
+
+
+def member_id(name: str) -> int:
+    """The number at the end of a name, or one made from the name."""
+    match = re.search(r"(\d{1,9})$", name)
+    return (int(match.group(1)) if match else 0) or zlib.crc32(name.encode()) or 1
+
+
+def peers_of(text: str) -> dict[str, Address]:
+    """`name=host:port,...` as a table."""
+    peers: dict[str, Address] = {}
+    for part in filter(None, text.split(",")):
+        name, equals, address = part.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--peers: {part!r} is not of the form NAME=HOST:PORT")
+        if name in peers:
+            raise UsageError(f"--peers: {name} is there twice")
+        peers[name] = address_of(address, "--peers")
+    return peers

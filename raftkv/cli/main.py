@@ -18,11 +18,12 @@ from collections.abc import Sequence
 
 import trio
 
-from raftkv.cli import data, serve
+from raftkv.cli import data, members, serve
 from raftkv.cli.output import UsageError
 from raftkv.errors import (
     Corrupt,
     KvError,
+    MemberRemoved,
     NotApplied,
     StorageFailed,
     UnknownOutcome,
@@ -67,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     serve.add_command(commands)
     data.add_commands(commands)
+    members.add_commands(commands)
     return parser
 
 
@@ -85,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(str(error), UNAVAILABLE)
     except UnknownOutcome as error:
         return _complain(str(error), UNKNOWN)
-    except (Corrupt, WrongCluster, StorageFailed) as error:
+    except (Corrupt, MemberRemoved, WrongCluster, StorageFailed) as error:
         return _complain(_about_data(arguments, error), REFUSED)
     except KvError as error:
         return _complain(str(error), REFUSED)

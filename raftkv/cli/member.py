@@ -11,67 +11,46 @@ import argparse
 import gc
 import logging
 import os
-import re
 import signal
 import sys
-import zlib
 from typing import Any
 
+import attrs
 import trio
 
-from raftkv.cli.flags import address_of, tls_of
+from raftkv.cli.flags import address_of, member_id, peers_of, tls_of
 from raftkv.cli.output import UsageError
+from raftkv.client import open_client
 from raftkv.host import Address
 from raftkv.os_host import OsHost
 from raftkv.server import ServerConfig, open_server
 
-__all__ = ["config_of", "member_id", "memory_bytes", "run"]
+__all__ = ["config_of", "memory_bytes", "run"]
 
 log = logging.getLogger("raftkv.serve")
 
-
-def member_id(name: str) -> int:
-    """The number at the end of a name, or one made from the name."""
-    match = re.search(r"(\d{1,9})$", name)
-    return (int(match.group(1)) if match else 0) or zlib.crc32(name.encode()) or 1
-
-
-def peers_of(text: str) -> dict[str, Address]:
-    """`name=host:port,...` as a table."""
-    peers: dict[str, Address] = {}
-    for part in filter(None, text.split(",")):
-        name, equals, address = part.partition("=")
-        if not equals or not name:
-            raise UsageError(f"--peers: {part!r} is not of the form NAME=HOST:PORT")
-        if name in peers:
-            raise UsageError(f"--peers: {name} is there twice")
-        peers[name] = address_of(address, "--peers")
-    return peers
+JOIN_SECONDS = 30.0
 
 
 def config_of(arguments: argparse.Namespace) -> ServerConfig:
     """The configuration that the command line asks for. Raises UsageError."""
-    peers = peers_of(arguments.peers)
-    name = arguments.name or "member-1"
-    if peers and not arguments.name:
-        raise UsageError("with --peers, --name must say which of them this member is")
-    if peers and name not in peers:
-        raise UsageError(f"--name {name} is not in --peers ({', '.join(peers)})")
-    ids = {member_id(each): each for each in peers}
-    if len(ids) < len(peers):
-        raise UsageError("--peers: two names give the same id; number them differently")
+    name, peers = _name_and_peers(arguments)
     tls = tls_of(arguments, "tls")
-    peer_listen = arguments.peer_listen or str(peers.get(name, ""))
     advertise = arguments.advertise
+    peer_advertise = arguments.peer_advertise
     try:
-        return ServerConfig(
+        config = ServerConfig(
             id=member_id(name),
             name=name,
             data_dir=arguments.data_dir,
             client_address=address_of(arguments.client_listen, "--client-listen"),
-            peer_address=address_of(peer_listen or "127.0.0.1:0", "--peer-listen"),
+            peer_address=_peer_listen(arguments, peers.get(name)),
             advertise_client_address=address_of(advertise, "--advertise") if advertise else None,
+            advertise_peer_address=(
+                address_of(peer_advertise, "--peer-advertise") if peer_advertise else None
+            ),
             peers={member_id(each): address for each, address in peers.items()},
+            join=bool(arguments.join),
             cluster=arguments.cluster,
             tls=tls,
             peer_tls=tls_of(arguments, "peer_tls") or tls,
@@ -84,6 +63,68 @@ def config_of(arguments: argparse.Namespace) -> ServerConfig:
         )
     except ValueError as error:
         raise UsageError(str(error)) from error
+    if config.join and not has_log(config.data_dir):
+        return trio.run(joining, config, arguments)
+    return config
+
+
+def _name_and_peers(arguments: argparse.Namespace) -> tuple[str, dict[str, Address]]:
+    peers = peers_of(arguments.peers)
+    name = arguments.name or "member-1"
+    if arguments.join and not arguments.name:
+        raise UsageError("with --join, --name must say which member this is")
+    if arguments.join and peers:
+        raise UsageError("--join asks the cluster who its members are: leave --peers away")
+    if peers and not arguments.name:
+        raise UsageError("with --peers, --name must say which of them this member is")
+    if peers and name not in peers:
+        raise UsageError(f"--name {name} is not in --peers ({', '.join(peers)})")
+    if len({member_id(each) for each in peers}) < len(peers):
+        raise UsageError("--peers: two names give the same id; number them differently")
+    return name, peers
+
+
+def _peer_listen(arguments: argparse.Namespace, given: Address | None) -> Address | None:
+    """None: where the cluster knows this member to be."""
+    if arguments.peer_listen:
+        return address_of(arguments.peer_listen, "--peer-listen")
+    return given if given is not None or arguments.join else Address("127.0.0.1", 0)
+
+
+def has_log(directory: str) -> bool:
+    try:
+        return any(name.endswith(".wal") for name in os.listdir(directory))
+    except FileNotFoundError:
+        return False
+
+
+async def joining(config: ServerConfig, arguments: argparse.Namespace) -> ServerConfig:
+    """What the running cluster knows of this member before its first start. Raises UsageError."""
+    endpoints = [address_of(each, "--join") for each in arguments.join.split(",") if each]
+    host = OsHost(config.display_name)
+    async with open_client(endpoints, host.net, tls=config.tls, rng=host.rng) as kv:
+        with trio.move_on_after(JOIN_SECONDS):
+            members = await kv.members()
+            cluster = (await kv.status())["cluster"]
+            return _joined(config, members, cluster)
+        raise trio.TooSlowError(
+            f"no member of the cluster answered at {arguments.join}; last problem: "
+            f"{kv.last_problem or 'none'}"
+        )
+
+
+def _joined(config: ServerConfig, members: list[dict[str, Any]], cluster: str) -> ServerConfig:
+    peers = {
+        member["id"]: address_of(member["peer_address"], "the cluster's list of members")
+        for member in members
+        if member["peer_address"]
+    }
+    if config.id not in peers:
+        raise UsageError(
+            f"{config.display_name} (id {config.id}) is not a member of this cluster yet: run "
+            f"`raftkv member add {config.display_name} HOST:PORT` first"
+        )
+    return attrs.evolve(config, peers=peers, cluster=cluster)
 
 
 def memory_bytes() -> int:

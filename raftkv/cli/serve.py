@@ -16,6 +16,9 @@ Every member of a cluster gets the same --peers: name=host:port of each, where t
 A member whose name ends with a number has that number as its id (m2: 2), any other name has an id
 made from it. The data directory belongs to one member for ever; a member that lost it must join
 again under a new name.
+
+A member that was added to a running cluster (`raftkv member add`) is started with --join and the
+client addresses of some members; the cluster tells it the rest.
 """
 
 
@@ -32,6 +35,12 @@ def add_command(commands: Any) -> None:
     add("--name", default="", metavar="NAME", help="this member's name (default: member-1)")
     add("--peers", default="", metavar="NAME=HOST:PORT,...", help="all members, this one included")
     add(
+        "--join",
+        default="",
+        metavar="HOST:PORT,...",
+        help="join the cluster whose members serve clients there, after `raftkv member add`",
+    )
+    add(
         "--client-listen",
         default="127.0.0.1:2379",
         metavar="HOST:PORT",
@@ -41,8 +50,9 @@ def add_command(commands: Any) -> None:
         "--peer-listen",
         default="",
         metavar="HOST:PORT",
-        help="serve peers here (default: this member's address in --peers)",
+        help="serve peers here (default: this member's address in the list of members)",
     )
+    add("--peer-advertise", default="", metavar="HOST:PORT", help="where peers reach this member")
     add("--advertise", default="", metavar="HOST:PORT", help="where clients reach this member")
     add("--cluster", default="raftkv", metavar="NAME", help="members of other clusters are refused")
     add_tls(parser, "--tls", "for clients")

@@ -248,14 +248,34 @@ class KvClient:
         return status
 
     async def members(self) -> list[dict[str, Any]]:
-        """id, name, peer_address, client_address, leader of each member, in order of id."""
+        """id, name, peer_address, client_address, leader, learner of each, in order of id."""
         rows = await self._read(("members",), near=True)
-        names = ("id", "name", "peer_address", "client_address", "leader")
+        names = ("id", "name", "peer_address", "client_address", "leader", "learner")
         return [dict(zip(names, row, strict=True)) for row in rows]
 
     async def move_leader(self, to: int) -> None:
         """Hand leadership to a member. Raises InvalidRequest."""
         await self._read(("move_leader", to))
+
+    async def member_add(
+        self, member: int, name: str, peer_address: str, *, learner: bool = False
+    ) -> None:
+        """Admit a member. It begins as a learner, and unless `learner` is set it becomes a voter
+        by itself once it has caught up.
+
+        Raises MemberExists, TooManyLearners, UnhealthyCluster, InvalidRequest, UnknownOutcome.
+        """
+        await self._write(("member_add", member, name, peer_address, not learner))
+
+    async def member_remove(self, member: int) -> None:
+        """Remove a member for ever. Raises MemberNotFound, UnhealthyCluster, InvalidRequest (the
+        last voter), UnknownOutcome."""
+        await self._write(("member_remove", member))
+
+    async def member_promote(self, member: int) -> None:
+        """Make a learner a voter. Raises MemberNotFound, LearnerNotReady, InvalidRequest,
+        UnknownOutcome."""
+        await self._write(("member_promote", member))
 
     # --- how requests travel --------------------------------------------------------------------
 

@@ -15,6 +15,9 @@ replica down). It sees only the command, never state: state-dependent refusals a
     ["lease_grant", id, ttl]                     -> [revision, id, ttl]
     ["lease_revoke", id]                         -> [revision]
     ["lease_checkpoint", id, remaining]          -> [revision]
+    ["member_add", id, name, peer address, promote]                       -> [revision]
+    ["member_info", id, name, peer address, client address, incarnation]  -> [revision]
+    ["member_remove", id]                        -> [revision]
     any refusal                                  -> ["error", code, message]
 
 `end` is None (or empty) for the single key, b"\\0" for every key from `key` on, else the first
@@ -59,6 +62,7 @@ TXN_OPS_MAX: Final = 128
 LEASE_TTL_MAX: Final = 9_000_000_000
 """Seconds; etcd's bound."""
 INTEGER_MAX: Final = 2**63 - 1
+TEXT_MAX: Final = 1000
 
 
 class RangeResult(NamedTuple):
@@ -215,6 +219,30 @@ def _lease_checkpoint(command: Command) -> None:
     _integer(command[2], "the remaining TTL in seconds")
 
 
+def _member_add(command: Command) -> None:
+    _length(command, 5)
+    _integer(command[1], "a member id", 1)
+    _texts(command[2:4], "a member's name and address")
+
+
+def _member_info(command: Command) -> None:
+    _length(command, 6)
+    _integer(command[1], "a member id", 1)
+    _texts(command[2:5], "a member's name and addresses")
+    _integer(command[5], "an incarnation")
+
+
+def _member_remove(command: Command) -> None:
+    _length(command, 2)
+    _integer(command[1], "a member id", 1)
+
+
+def _texts(values: Sequence[object], what: str) -> None:
+    for value in values:
+        if type(value) is not str or len(value) > TEXT_MAX:
+            raise InvalidRequest(f"{what} are texts of up to {TEXT_MAX} characters")
+
+
 IN_TXN: Final[dict[str, Callable[[Command], None]]] = {
     "put": _put,
     "delete": _delete,
@@ -228,6 +256,9 @@ COMMANDS: Final[dict[str, Callable[[Command], None]]] = {
     "lease_grant": _lease_grant,
     "lease_revoke": _lease_revoke,
     "lease_checkpoint": _lease_checkpoint,
+    "member_add": _member_add,
+    "member_info": _member_info,
+    "member_remove": _member_remove,
 }
 
 

@@ -1,9 +1,9 @@
 """The state machine that is replicated: `apply(command)` and reads.
 
-Owns a `Store` and a `LeaseTable`. `apply` is a function of state and command and nothing else, so
-that replicas which applied the same commands are equal: no clock, no randomness, no order of
-sets. It never raises for what a user did wrong: a refusal is a result, and the same one
-everywhere. What it raises is a broken invariant.
+Owns a `Store`, a `LeaseTable` and a `MemberTable`. `apply` is a function of state and command and
+nothing else, so that replicas which applied the same commands are equal: no clock, no randomness,
+no order of sets. It never raises for what a user did wrong: a refusal is a result, and the same
+one everywhere. What it raises is a broken invariant.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from raftkv.errors import EmptyKey, KvError, LeaseExists
 from raftkv.mvcc import snapshot
 from raftkv.mvcc.commands import Command, Event, Kv, RangeResult, validate
 from raftkv.mvcc.leases import Lease, LeaseTable
+from raftkv.mvcc.members import MemberInfo, MemberTable
 from raftkv.mvcc.store import Store
 from raftkv.mvcc.txn import check_operations, holds
 
@@ -24,11 +25,12 @@ __all__ = ["Machine"]
 class Machine:
     """All replicated state. One task mutates it."""
 
-    __slots__ = ("leases", "store")
+    __slots__ = ("leases", "members", "store")
 
     def __init__(self) -> None:
         self.store = Store()
         self.leases = LeaseTable()
+        self.members = MemberTable()
 
     @property
     def revision(self) -> int:
@@ -181,6 +183,21 @@ class Machine:
         lease.remaining = min(remaining, lease.ttl)
         return [self.store.revision]
 
+    def _member_add(self, command: Command) -> list[Any]:
+        _, member, name, peer_address, promote = command
+        self.members.add(member, name, peer_address, bool(promote))
+        return [self.store.revision]
+
+    def _member_info(self, command: Command) -> list[Any]:
+        _, member, name, peer_address, client_address, incarnation = command
+        told = MemberInfo(member, name, peer_address, client_address, incarnation)
+        self.members.update(told)
+        return [self.store.revision]
+
+    def _member_remove(self, command: Command) -> list[Any]:
+        self.members.remove(command[1])
+        return [self.store.revision]
+
     # --- as a whole -----------------------------------------------------------------------------
 
     def snapshot(self) -> bytes:
@@ -193,13 +210,13 @@ class Machine:
         Commands may be applied between two pieces and don't show. Memory that compaction gives up
         is freed only when the iterator is exhausted or closed.
         """
-        return snapshot.parts(self.store, self.leases)
+        return snapshot.parts(self.store, self.leases, self.members)
 
     @classmethod
     def restore(cls, data: bytes) -> Machine:
         """The machine that made the snapshot. Raises SnapshotDamaged."""
         machine = cls()
-        machine.store, machine.leases = snapshot.unpack(data)
+        machine.store, machine.leases, machine.members = snapshot.unpack(data)
         return machine
 
     def bump_revision(self, amount: int) -> None:
@@ -213,7 +230,7 @@ class Machine:
 
     def hash(self) -> int:
         """Checksum over everything readable, 32 bits: O(n), for checks and tests."""
-        return snapshot.checksum(self.store, self.leases)
+        return snapshot.checksum(self.store, self.leases, self.members)
 
 
 HANDLERS: Final[dict[str, Callable[[Machine, Command], list[Any]]]] = {
@@ -224,4 +241,7 @@ HANDLERS: Final[dict[str, Callable[[Machine, Command], list[Any]]]] = {
     "lease_grant": Machine._lease_grant,
     "lease_revoke": Machine._lease_revoke,
     "lease_checkpoint": Machine._lease_checkpoint,
+    "member_add": Machine._member_add,
+    "member_info": Machine._member_info,
+    "member_remove": Machine._member_remove,
 }

@@ -6,7 +6,8 @@ brings back history, tombstones and previous values without storing any of them.
 `sweep` has not yet freed is not in it, so equal states give equal bytes.
 
     magic, 8 bytes | msgpack objects | CRC-32 of the objects, 4 bytes big-endian
-    objects: [revision, compact_revision, digest, leases], lease: [id, ttl, remaining]
+    objects: [revision, compact_revision, digest, leases, members], lease: [id, ttl, remaining],
+             members: as `MemberTable.dump` gives them
              arrays of base pairs, an empty array
              arrays of revisions, each an array of its pairs, an empty array
     Which keys hang on a lease the live pairs tell.
@@ -28,11 +29,12 @@ import msgpack
 from raftkv.errors import SnapshotDamaged
 from raftkv.mvcc.commands import Kv
 from raftkv.mvcc.leases import Lease, LeaseTable
+from raftkv.mvcc.members import MemberTable
 from raftkv.mvcc.store import Store
 
 __all__ = ["MAGIC", "checksum", "parts", "unpack"]
 
-MAGIC: Final = b"raftkvS2"
+MAGIC: Final = b"raftkvS3"
 _CHECKSUM: Final = struct.Struct(">I")
 PIECE: Final = 1000
 """Keys or revisions per piece: about a millisecond."""
@@ -40,21 +42,22 @@ END: Final = b"\x90"
 """An empty array."""
 
 
-def parts(store: Store, leases: LeaseTable) -> Generator[bytes, None, None]:
+def parts(store: Store, leases: LeaseTable, members: MemberTable) -> Generator[bytes, None, None]:
     """The state when the first piece is taken. Close the iterator if it is given up."""
     head, crc = MAGIC, 0
-    for piece in _pieces(store, leases):
+    for piece in _pieces(store, leases, members):
         crc = crc32(piece, crc)
         yield head + piece
         head = b""
     yield _CHECKSUM.pack(crc)
 
 
-def _pieces(store: Store, leases: LeaseTable) -> Iterator[bytes]:
+def _pieces(store: Store, leases: LeaseTable, members: MemberTable) -> Iterator[bytes]:
     pack = msgpack.Packer().pack
     with store.hold() as held:
         granted = [[lease.id, lease.ttl, lease.remaining] for lease in leases]
-        yield pack([held.revision, held.compact_revision, store.digest, granted])
+        bounds = [held.revision, held.compact_revision, store.digest]
+        yield pack([*bounds, granted, members.dump()])
         # Keys that came meanwhile shift the pieces of `base`, so they are cut anew: equal states
         # give equal bytes. An empty piece is still a pause.
         gathered: list[Kv] = []
@@ -74,15 +77,15 @@ def _pieces(store: Store, leases: LeaseTable) -> Iterator[bytes]:
         yield END
 
 
-def checksum(store: Store, leases: LeaseTable) -> int:
+def checksum(store: Store, leases: LeaseTable, members: MemberTable) -> int:
     """The CRC-32 that ends the snapshot."""
     crc = 0
-    for piece in _pieces(store, leases):
+    for piece in _pieces(store, leases, members):
         crc = crc32(piece, crc)
     return crc
 
 
-def unpack(data: bytes) -> tuple[Store, LeaseTable]:
+def unpack(data: bytes) -> tuple[Store, LeaseTable, MemberTable]:
     """Raises SnapshotDamaged, before anything of the contents is believed."""
     if not data.startswith(MAGIC) or len(data) < len(MAGIC) + _CHECKSUM.size:
         raise SnapshotDamaged("this is not a snapshot: it does not begin with " + MAGIC.decode())
@@ -91,7 +94,7 @@ def unpack(data: bytes) -> tuple[Store, LeaseTable]:
         raise SnapshotDamaged
     unpacker = msgpack.Unpacker(use_list=False, max_buffer_size=len(data))
     unpacker.feed(body)
-    revision, compact_revision, digest, granted = unpacker.unpack()
+    revision, compact_revision, digest, granted, members = unpacker.unpack()
     base = _joined(unpacker)
     log = _joined(unpacker)
     store = Store.load(revision, compact_revision, digest, base, log)
@@ -101,7 +104,7 @@ def unpack(data: bytes) -> tuple[Store, LeaseTable]:
     for key, pair in sorted(store.index.live.items()):
         if pair[5]:
             leases.attach(key, pair[5])
-    return store, leases
+    return store, leases, MemberTable.load(members)
 
 
 def _joined(unpacker: Any) -> list[Any]:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 __all__ = [
     "ChangeRefused",
+    "ChangeTooEarly",
+    "LearnerBehind",
     "MessageError",
     "NotLeader",
     "ProposalDropped",
+    "QuorumAtRisk",
     "RaftError",
     "TransferRefused",
 ]
@@ -34,6 +37,18 @@ class ProposalDropped(RaftError):
 
 class ChangeRefused(RaftError):
     """A membership change that is not allowed now, or not at all; the message says why."""
+
+
+class ChangeTooEarly(ChangeRefused):
+    """Another change is in progress, or this leader is too new: the same may be asked again."""
+
+
+class LearnerBehind(ChangeRefused):
+    """A learner that is not connected, or has not caught up, can't be made a voter."""
+
+
+class QuorumAtRisk(ChangeRefused):
+    """The voters that can be reached would be no majority any more."""
 
 
 class TransferRefused(RaftError):

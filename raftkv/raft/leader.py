@@ -10,7 +10,14 @@ from __future__ import annotations
 
 from raftkv.raft.core import Core
 from raftkv.raft.effects import Role
-from raftkv.raft.errors import ChangeRefused, NotLeader, ProposalDropped, TransferRefused
+from raftkv.raft.errors import (
+    ChangeTooEarly,
+    LearnerBehind,
+    NotLeader,
+    ProposalDropped,
+    QuorumAtRisk,
+    TransferRefused,
+)
 from raftkv.raft.follower import become_follower
 from raftkv.raft.membership import Change, ChangeKind, Configuration, changed, encode
 from raftkv.raft.messages import (
@@ -213,9 +220,9 @@ def propose_membership(core: Core, change: Change) -> tuple[int, int]:
     require_leader(core)
     log = core.log
     if log.commit < core.term_start_index:
-        raise ChangeRefused("this leader has not committed an entry of its term yet; try again")
+        raise ChangeTooEarly("this leader has not committed an entry of its term yet; try again")
     if core.history.current_index > log.commit:
-        raise ChangeRefused("another membership change is in progress; try again")
+        raise ChangeTooEarly("another membership change is in progress; try again")
     configuration = changed(core.configuration, change)
     if change.kind is ChangeKind.ADD_VOTER and change.member in core.configuration.learners:
         _check_promotable(core, change.member)
@@ -231,9 +238,9 @@ def _check_promotable(core: Core, member: int) -> None:
     peer = core.progress[member]
     lag = core.log.last_index - peer.match
     if not peer.active or peer.match == 0 or peer.state is not State.REPLICATE:
-        raise ChangeRefused(f"learner {member} is not started or not connected")
+        raise LearnerBehind(f"learner {member} is not started or not connected")
     if lag > core.config.promotion_lag_max:
-        raise ChangeRefused(f"learner {member} is {lag} entries behind")
+        raise LearnerBehind(f"learner {member} is {lag} entries behind")
 
 
 def _check_live_quorum(core: Core, configuration: Configuration, change: Change) -> None:
@@ -242,7 +249,7 @@ def _check_live_quorum(core: Core, configuration: Configuration, change: Change)
     if change.kind is ChangeKind.ADD_VOTER and change.member not in alive:
         alive.append(change.member)  # a stranger cannot have been heard of yet
     if not has_quorum(configuration.voters, alive):
-        raise ChangeRefused(
+        raise QuorumAtRisk(
             f"of the voters {list(configuration.voters)} then only {sorted(alive)} could be reached"
         )
 

@@ -27,8 +27,14 @@ class ServerConfig:
     name: for people; logs and status show it.
     id: this member's number, above 0, unique in the cluster, never used again after a wipe.
     data_dir: where the log and snapshots live, as `Host.disk` understands it.
-    client_address, peer_address: where to listen; port 0 asks for a free one.
-    peers: id -> peer address of every founding member, this one included; empty: a single member.
+    client_address, peer_address: where to listen; port 0 asks for a free one. peer_address None:
+        where the cluster knows this member to be.
+    peers: id -> peer address of every founding member, this one included; empty: a single member
+        that listens for no peers. Members that came later are known from the log.
+    join: this member was added to a running cluster (`member_add`): it begins with nothing and
+        waits for the leader; `peers` may help it to find the others.
+    advertise_peer_address: where the others reach this member, if neither as in `peers` nor where
+        it listens.
     cluster: a name that keeps members of different clusters apart.
     tls, peer_tls: mutual TLS for clients and between members; None: plain streams.
     advertise_client_address: where clients reach this member, if not where it listens.
@@ -44,8 +50,10 @@ class ServerConfig:
     name: str = ""
     data_dir: str = "raftkv-data"
     client_address: Address = DEFAULT_CLIENT_ADDRESS
-    peer_address: Address = DEFAULT_PEER_ADDRESS
+    peer_address: Address | None = DEFAULT_PEER_ADDRESS
     advertise_client_address: Address | None = None
+    advertise_peer_address: Address | None = None
+    join: bool = False
     peers: dict[int, Address] = attrs.field(factory=dict)
     cluster: str = "raftkv"
     tls: Tls | None = None
@@ -73,7 +81,8 @@ class ServerConfig:
 
     @property
     def voters(self) -> tuple[int, ...]:
-        return tuple(sorted(self.peers)) or (self.id,)
+        """The founding ones; none for a member that joins."""
+        return () if self.join else tuple(sorted(self.peers)) or (self.id,)
 
     @property
     def election_seconds(self) -> float:

@@ -11,6 +11,7 @@ tasks; the write is atomic.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 
 import trio
 
@@ -24,9 +25,13 @@ FILE = "peers"
 
 
 class Incarnations:
-    def __init__(self, disk: Disk) -> None:
-        """Raises Corrupt when the file is damaged."""
+    def __init__(self, disk: Disk, published: Callable[[int], int]) -> None:
+        """`published` tells what the replicated table knows, 0 for nothing.
+
+        Raises Corrupt when the file is damaged.
+        """
         self._disk = disk
+        self._published = published
         self._known: dict[int, int] = {}
         self._writing = trio.Lock()
         if FILE in disk.names():
@@ -42,17 +47,23 @@ class Incarnations:
                     "deleting it is safe"
                 ) from error
 
+    def look(self, peer: int, incarnation: int) -> None:
+        """Raise WrongCluster for a peer that is not the one we know."""
+        known = self._known.get(peer) or self._published(peer) or incarnation
+        if known != incarnation:
+            raise WrongCluster(
+                f"member {peer} comes with another log than it had (incarnation "
+                f"{incarnation:x}, known {known:x}): its data was lost or exchanged; remove it "
+                f"(`raftkv member remove {peer}`) and add it again under a new name"
+            )
+
     async def check(self, peer: int, incarnation: int) -> None:
         """Accept a peer that is new or the one we know. Raises WrongCluster for another one."""
-        if self._known.get(peer) == incarnation:
+        self.look(peer, incarnation)
+        if peer in self._known:
             return
         async with self._writing:
-            known = self._known.setdefault(peer, incarnation)
-            if known != incarnation:
-                raise WrongCluster(
-                    f"member {peer} comes with another log than it had (incarnation "
-                    f"{incarnation:x}, known {known:x}): its data was lost or exchanged; "
-                    "remove it and add it again under a new id"
-                )
+            self.look(peer, incarnation)
+            self._known[peer] = incarnation
             rows = sorted(self._known.items())
             await self._disk.replace(FILE, pack([zlib.crc32(pack(rows)), rows]))

@@ -18,7 +18,7 @@ from typing import Any
 
 import trio
 
-from raftkv.errors import InvalidRequest, KvError, StorageFailed, Unavailable
+from raftkv.errors import InvalidRequest, KvError, MemberRemoved, StorageFailed, Unavailable
 from raftkv.host import Address, Host
 from raftkv.mvcc.machine import Machine
 from raftkv.raft.config import RaftConfig, Restored
@@ -26,11 +26,12 @@ from raftkv.raft.errors import RaftError
 from raftkv.raft.messages import InstallSnapshot, Message, Snapshot
 from raftkv.raft.node import RaftNode
 from raftkv.server.config import ServerConfig
-from raftkv.server.inbox import Inbox
+from raftkv.server.inbox import Inbox, Proposal
 from raftkv.server.incarnations import Incarnations
 from raftkv.server.peers import Peers, Self
 from raftkv.server.reading import range_result
 from raftkv.server.replica import Replica
+from raftkv.server.roster import Roster
 from raftkv.server.sessions import Session, Sessions
 from raftkv.server.snapshots import Snapshots
 from raftkv.server.status import status
@@ -79,18 +80,22 @@ class Server:
             id=config.id,
             name=config.display_name,
             incarnation=wal.identity.incarnation,
+            lineage=self._lineage,
             client_address=lambda: self.advertised_address,
+            peer_address=lambda: self.advertised_peer_address,
         )
         self.peers = Peers(
             me,
-            config.peers,
             host,
             config.peer_tls,
-            Incarnations(disk),
+            Incarnations(disk, self._published_incarnation),
             self,
             SILENCE_ELECTIONS * config.election_seconds,
         )
+        self.roster = Roster(config, self.peers)
+        self.roster.appended(recovered.entries)
         self.replica = Replica(
+            roster=self.roster,
             node=RaftNode(raft_config, restored, config.voters, host.rng),
             machine=machine,
             wal=wal,
@@ -103,7 +108,16 @@ class Server:
         self.inbox: Inbox = self.replica.inbox
         self.sessions = Sessions(self, config.tls)
         self._client_address = config.client_address
-        self._peer_address = config.peer_address
+        self._peer_address = self._own_peer_address()
+
+    def _own_peer_address(self) -> Address:
+        """Where to listen for peers."""
+        if self.config.peer_address is not None:
+            return self.config.peer_address
+        recorded = self.roster.peer_address(self.config.id, self.replica.machine.members)
+        if recorded is None:
+            raise ValueError("this member's peer address is neither given nor known from its log")
+        return recorded
 
     # --- what a user of the server sees ---------------------------------------------------------
 
@@ -119,6 +133,17 @@ class Server:
     @property
     def advertised_address(self) -> Address:
         return self.config.advertise_client_address or self._client_address
+
+    @property
+    def advertised_peer_address(self) -> Address:
+        config = self.config
+        return config.advertise_peer_address or config.peers.get(config.id) or self._peer_address
+
+    @property
+    def listens_for_peers(self) -> bool:
+        """A single member that was never told of peers has no use for a second port."""
+        node = self.replica.node
+        return bool(self.config.peers or self.config.join or node.configuration.members[1:])
 
     @property
     def id(self) -> int:
@@ -162,11 +187,13 @@ class Server:
         client_listener = await net.listen(config.client_address)
         self._client_address = client_listener.address
         nursery.start_soon(_closing, client_listener, self.sessions.serve)
-        if self.peers.peers:
-            peer_listener = await net.listen(config.peer_address)
+        if self.listens_for_peers:
+            peer_listener = await net.listen(self._peer_address)
             self._peer_address = peer_listener.address
             nursery.start_soon(_closing, peer_listener, self.peers.serve)
             nursery.start_soon(self.peers.run)
+        replica = self.replica
+        self.roster.refresh(replica.node.configuration, replica.machine.members)
         nursery.start_soon(self.replica.run)
         nursery.start_soon(self.replica.watches.catch_up)
         nursery.start_soon(self.snapshots.run, self.inbox.wake)
@@ -180,9 +207,39 @@ class Server:
             await trio.sleep(config.tick_seconds)
             self.replica.tick()
             self.peers.check()
+            await self._end_if_removed()
             if trio.current_time() >= progress_at:
                 self.replica.watches.progress_round()
                 progress_at += config.progress_seconds
+
+    async def _end_if_removed(self) -> None:
+        """Raise MemberRemoved once that is certain, after a moment in which others hear of it."""
+        reason = self.peers.told_removed
+        if self.is_removed(self.config.id) or reason is not None:
+            log.warning("this member was removed from the cluster, stopping")
+            await trio.sleep(self.config.election_seconds)
+            raise self.removed_error()
+
+    def removed_error(self) -> MemberRemoved:
+        config = self.config
+        return MemberRemoved(
+            f"{MemberRemoved.text}: {config.display_name} (id {config.id}); to use this machine "
+            "again, delete its data directory and add it under a new name with `raftkv member add`"
+        )
+
+    def is_removed(self, member: int) -> bool:
+        return self.replica.machine.members.is_removed(member)
+
+    def _lineage(self) -> int:
+        """-1 as long as there's no log: a member that joins takes what it's given."""
+        replica = self.replica
+        if not replica.node.configuration.members:
+            return -1
+        return replica.machine.members.lineage
+
+    def _published_incarnation(self, member: int) -> int:
+        info = self.replica.machine.members.get(member)
+        return info.incarnation if info is not None else 0
 
     # --- for the peers (PeerHost) ---------------------------------------------------------------
 
@@ -210,8 +267,7 @@ class Server:
         """Where clients reach a member, as far as it told us."""
         if member == self.config.id:
             return str(self.advertised_address)
-        peer = self.peers.peers.get(member)
-        return str(peer.client_address) if peer and peer.client_address else ""
+        return self.roster.describe(member, self.replica.machine.members).client_address
 
     # --- for the sessions (Service) -------------------------------------------------------------
 
@@ -242,15 +298,26 @@ class Server:
         self.replica.watches.forget(session)
 
     def members(self) -> list[Any]:
-        """`[id, name, peer address, client address, is leader]` of each, in order of id."""
-        config, leader = self.config, self.replica.node.leader
-        rows = [
-            [peer.id, peer.name, str(peer.address), self.client_address_of(peer.id)]
-            for peer in self.peers.peers.values()
-        ]
-        own = str(config.peers.get(config.id, "")) if config.peers else ""
-        rows.append([config.id, config.display_name, own, str(self.advertised_address)])
-        return [[*row, row[0] == leader] for row in sorted(rows)]
+        """`[id, name, peer address, client address, is leader, is learner]`, in order of id."""
+        node, table = self.replica.node, self.replica.machine.members
+        leader, learners = node.leader, node.configuration.learners
+        rows = []
+        for id_ in node.configuration.members:
+            info = self.roster.describe(id_, table)
+            name = self.config.display_name if id_ == self.config.id else info.name
+            address = info.peer_address if self.listens_for_peers else ""
+            rows.append([id_, name, address, info.client_address, id_ == leader, id_ in learners])
+        return rows
+
+    def change_membership(self, session: Session, request_id: int, command: list[Any]) -> None:
+        def change() -> None:
+            proposal = Proposal(session, request_id, command)
+            try:
+                self.replica.change_membership(proposal, self.listens_for_peers)
+            except KvError as error:
+                session.fail(request_id, error)
+
+        self.inbox.call(change)
 
     def move_leader(self, session: Session, request_id: int, to: int) -> None:
         def transfer() -> None:
@@ -273,7 +340,7 @@ async def open_server(config: ServerConfig, host: Host) -> AsyncIterator[Server]
     """Run a member as long as the block lasts.
 
     Raises OSError (an address), WalDamaged, SnapshotDamaged, Corrupt, WrongCluster (the data
-    directory), StorageFailed (the disk, then or later).
+    directory), StorageFailed (the disk, then or later), MemberRemoved (then or later).
     """
     identity = Identity(
         zlib.crc32(config.cluster.encode()), config.id, host.rng.getrandbits(62) | 1
@@ -287,6 +354,8 @@ async def open_server(config: ServerConfig, host: Host) -> AsyncIterator[Server]
         log.warning("%s", warning)
     try:
         server = Server(config, host, wal, recovered)
+        if server.is_removed(config.id):
+            raise server.removed_error()
         try:
             async with trio.open_nursery() as nursery:
                 await server.start(nursery)
@@ -294,7 +363,7 @@ async def open_server(config: ServerConfig, host: Host) -> AsyncIterator[Server]
                     "member id=%d serves clients at %s, peers at %s",
                     config.id,
                     server.client_address,
-                    server.peer_address if server.peers.peers else "-",
+                    server.peer_address if server.listens_for_peers else "-",
                 )
                 yield server
                 nursery.cancel_scope.cancel()

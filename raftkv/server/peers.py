@@ -53,6 +53,7 @@ BACKOFF_MIN_SECONDS = 0.02
 BACKOFF_MAX_SECONDS = 1.0
 CONNECT_SECONDS = 5.0
 SNAPSHOT_SECONDS = 300.0
+GUESTS_MAX = 16
 
 
 class PeerHost(Protocol):
@@ -63,6 +64,7 @@ class PeerHost(Protocol):
     def unreachable(self, peer: int) -> None: ...
     def snapshot_sent(self, peer: int, ok: bool) -> None: ...
     def newest_snapshot(self) -> Snapshot | None: ...
+    def is_removed(self, member: int) -> bool: ...
 
 
 @attrs.frozen(kw_only=True)
@@ -73,12 +75,13 @@ class Self:
     id: int
     name: str
     incarnation: int
+    lineage: Callable[[], int]
     client_address: Callable[[], Address]
+    peer_address: Callable[[], Address]
 
     def hello(self, to: int, purpose: str) -> list[Any]:
-        address = str(self.client_address())
-        head = ["peer", VERSION, self.cluster, self.id, to, self.incarnation]
-        return [*head, purpose, address, self.name]
+        head = ["peer", VERSION, self.cluster, self.lineage(), self.id, to, self.incarnation]
+        return [*head, purpose, str(self.client_address()), str(self.peer_address()), self.name]
 
 
 @attrs.define(eq=False)
@@ -87,8 +90,11 @@ class Peer:
 
     id: int
     address: Address
+    guest: bool = False  # not in the membership as far as we know
     name: str = ""
     client_address: Address | None = None
+    told_address: str = ""  # where it says that its peers reach it
+    incarnation: int = 0  # 0: it did not introduce itself yet
     outbox: Outbox = attrs.field(factory=lambda: Outbox(manual=True))
     connected: bool = False
     connected_at: float = 0.0
@@ -96,6 +102,7 @@ class Peer:
     spoke_at: float = 0.0
     unanswered_since: float | None = None  # when we spoke first after we last heard something
     dropped: int = 0
+    life: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     sending: trio.CancelScope | None = None
     receiving: trio.CancelScope | None = None
     snapshot_under_way: bool = False
@@ -107,23 +114,52 @@ class Peers:
     def __init__(
         self,
         me: Self,
-        addresses: dict[int, Address],
         host: Host,
         tls: Tls | None,
         incarnations: Incarnations,
         owner: PeerHost,
         silence_seconds: float,
     ) -> None:
-        self._me = me
+        self.me = me
         self._host = host
         self._tls = tls
         self._incarnations = incarnations
         self._owner = owner
         self._silence_seconds = silence_seconds
         self._nursery: trio.Nursery | None = None
-        self.peers = {
-            id_: Peer(id_, address) for id_, address in sorted(addresses.items()) if id_ != me.id
-        }
+        self.peers: dict[int, Peer] = {}
+        self.told_removed: str | None = None
+        """Why this member has to stop: another one has told it so."""
+
+    # --- who they are ---------------------------------------------------------------------------
+
+    def update(self, addresses: dict[int, Address]) -> None:
+        """From now on these are the other members; streams to and from all others end."""
+        for id_, address in sorted(addresses.items()):
+            peer = self.peers.get(id_)
+            if peer is not None and peer.address == address:
+                peer.guest = False
+            elif id_ != self.me.id:
+                self._add(Peer(id_, address))
+        for id_ in [id_ for id_, peer in self.peers.items() if id_ not in addresses]:
+            if not self.peers[id_].guest or self._owner.is_removed(id_):
+                self._end(id_)
+
+    def _add(self, peer: Peer) -> None:
+        old = self.peers.get(peer.id)
+        if old is not None:
+            self._end(peer.id)
+            peer.name, peer.client_address = old.name, old.client_address
+            peer.told_address, peer.incarnation = old.told_address, old.incarnation
+        self.peers[peer.id] = peer
+        if self._nursery is not None:
+            self._nursery.start_soon(self._keep_connected, peer)
+
+    def _end(self, id_: int) -> None:
+        peer = self.peers.pop(id_)
+        peer.life.cancel()
+        if peer.receiving is not None:
+            peer.receiving.cancel()
 
     # --- out ------------------------------------------------------------------------------------
 
@@ -163,12 +199,16 @@ class Peers:
     async def run(self) -> None:
         """Keep a stream open to every peer, until cancelled."""
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
             for peer in self.peers.values():
                 nursery.start_soon(self._keep_connected, peer)
+            self._nursery = nursery
             await trio.sleep_forever()
 
     async def _keep_connected(self, peer: Peer) -> None:
+        with peer.life:
+            await self._connect_again_and_again(peer)
+
+    async def _connect_again_and_again(self, peer: Peer) -> None:
         backoff = BACKOFF_MIN_SECONDS
         while True:
             with trio.CancelScope() as scope:
@@ -209,8 +249,11 @@ class Peers:
             context = self._tls.client if self._tls else None
             stream = secured(plain, context, peer.address.host)
             try:
-                await stream.send_all(encode([self._me.hello(peer.id, purpose)]))
+                await stream.send_all(encode([self.me.hello(peer.id, purpose)]))
                 answer = await _first_message(stream, FrameReader(65536))
+                if answer[0] == "removed" and len(answer) > 1:
+                    self.told_removed = str(answer[1])
+                    raise WrongCluster(f"{WrongCluster.text}: {answer[1]}")
                 if answer[0] == "refused" and len(answer) > 1:
                     raise WrongCluster(f"{WrongCluster.text}: {answer[1]}")
                 if answer[0] != "ok" or len(answer) != 2 or type(answer[1]) is not int:
@@ -274,13 +317,12 @@ class Peers:
             reader = FrameReader(MAX_FRAME_FROM_MEMBER)
             with trio.fail_after(CONNECT_SECONDS):
                 hello = await _first_message(stream, reader)
-                peer, refusal = await self._judge(hello)
-                answer = ["refused", refusal] if refusal else ["ok", self._me.incarnation]
+                peer, answer = await self._judge(hello)
                 await stream.send_all(encode([answer]))
             if peer is None:
-                log.error("refused a peer: %s", refusal)
+                log.error("refused a peer: %s", answer[1])
                 return
-            if hello[6] == "snapshot":
+            if hello[7] == "snapshot":
                 await self._receive_snapshot(peer, stream, reader)
             else:
                 await self._receive(peer, stream, reader)
@@ -291,38 +333,72 @@ class Peers:
         finally:
             await trio.aclose_forcefully(stream)
 
-    async def _judge(self, hello: list[Any]) -> tuple[Peer | None, str]:
-        """The peer that a hello comes from, or why it is refused."""
-        shape = (str, int, str, int, int, int, str, str, str)
+    async def _judge(self, hello: list[Any]) -> tuple[Peer | None, list[Any]]:
+        """The peer that a hello comes from, None where it is refused, and the answer to it.
+
+        A stranger is no enemy: one that has more of the log than we may know members that we do
+        not (thesis 4.1), so it's served as a guest unless it is known to be removed.
+        """
+        shape = (str, int, str, int, int, int, int, str, str, str, str)
         if tuple(map(type, hello)) != shape or hello[0] != "peer":
             raise ProtocolError("the first message on a peer's stream is its hello")
-        _, version, cluster, sender, to, incarnation, _, address, name = hello
-        if version != VERSION:
-            return None, f"protocol version {version}, this member speaks {VERSION}"
-        if cluster != self._me.cluster:
-            return None, f"cluster {cluster!r:.80}, this is a member of {self._me.cluster!r}"
-        if to != self._me.id:
-            return None, f"a message for member {to} at the address of member {self._me.id}"
-        peer = self.peers.get(sender)
-        if peer is None:
-            return None, f"member {sender} is not in this cluster"
+        sender, incarnation = hello[4], hello[6]
+        reason = self._misdirected(hello)
+        if reason:
+            return None, ["refused", reason]
+        if self._owner.is_removed(sender):
+            return None, ["removed", f"member {sender} was removed from the cluster"]
         try:
-            await self._incarnations.check(sender, incarnation)
-            peer.client_address = parse_address(address)
+            address = parse_address(hello[9])
+            known = self.peers.get(sender)
+            if known is None:
+                self._incarnations.look(sender, incarnation)
+                if sum(peer.guest for peer in self.peers.values()) >= GUESTS_MAX:
+                    return None, ["refused", f"member {sender} is not in this cluster"]
+            else:
+                await self._incarnations.check(sender, incarnation)
+            peer = self.peers.get(sender)
+            if peer is None or (peer.guest and peer.address != address):
+                self._add(Peer(sender, address, guest=True))
+                peer = self.peers[sender]
+            peer.client_address = parse_address(hello[8])
         except (WrongCluster, ValueError) as error:
-            return None, str(error)
-        peer.name = name
-        return peer, ""
+            return None, ["refused", str(error)]
+        peer.told_address, peer.name, peer.incarnation = hello[9], hello[10], incarnation
+        return peer, ["ok", self.me.incarnation]
+
+    def _misdirected(self, hello: list[Any]) -> str:
+        """Why a hello is not meant for this member of this cluster; empty where it is."""
+        _, version, cluster, lineage, _, to, *_ = hello
+        me = self.me
+        if version != VERSION:
+            return f"protocol version {version}, this member speaks {VERSION}"
+        if cluster != me.cluster:
+            return f"cluster {cluster!r:.80}, this is a member of {me.cluster!r}"
+        if lineage >= 0 and me.lineage() >= 0 and lineage != me.lineage():
+            return (
+                f"lineage {lineage:x}, this is {me.lineage():x}: one of the two was restored from "
+                "a backup, and they are not members of the same cluster any more"
+            )
+        if to != me.id:
+            return f"a message for member {to} at the address of member {me.id}"
+        return ""
 
     async def _receive(self, peer: Peer, stream: trio.abc.Stream, reader: FrameReader) -> None:
         if peer.receiving is not None:
             peer.receiving.cancel()  # of one sender the newest stream counts
         with trio.CancelScope() as scope:
             peer.receiving = scope
-            while data := await receive(stream, CHUNK_BYTES):
-                messages = [from_wire(message) for message in flatten(reader.feed(data))]
-                self._arrived(peer, messages)
-                await self._owner.wait_room()
+            try:
+                while data := await receive(stream, CHUNK_BYTES):
+                    messages = [from_wire(message) for message in flatten(reader.feed(data))]
+                    self._arrived(peer, messages)
+                    await self._owner.wait_room()
+            finally:
+                if peer.receiving is scope:
+                    peer.receiving = None
+                    if peer.guest and self.peers.get(peer.id) is peer:
+                        self._end(peer.id)
 
     async def _receive_snapshot(
         self, peer: Peer, stream: trio.abc.Stream, reader: FrameReader
@@ -335,7 +411,7 @@ class Peers:
                 await stream.send_all(encode([["received"]]))
 
     def _arrived(self, peer: Peer, messages: list[Message]) -> None:
-        me, sender = self._me.id, peer.id
+        me, sender = self.me.id, peer.id
         for message in messages:
             if message.sender != sender or message.to != me:
                 raise ProtocolError(f"member {sender} sent a message of {message.sender}")

@@ -32,13 +32,21 @@ from raftkv.mvcc.commands import Event
 from raftkv.mvcc.machine import Machine
 from raftkv.raft import errors as raft_errors
 from raftkv.raft.effects import Effects, Role
-from raftkv.raft.messages import NORMAL, Entry, InstallSnapshot, Message, SnapshotMeta
+from raftkv.raft.messages import (
+    MEMBERSHIP,
+    NORMAL,
+    Entry,
+    InstallSnapshot,
+    Message,
+    SnapshotMeta,
+)
 from raftkv.raft.node import RaftNode
 from raftkv.server.batching import Batching
 from raftkv.server.inbox import Inbox, Proposal, Read
 from raftkv.server.leasing import Leasing
 from raftkv.server.pending import Batch, Pending, fail
 from raftkv.server.reading import answer_reads
+from raftkv.server.roster import Roster, change_of, context_of, refusal_of
 from raftkv.server.snapshots import Snapshots
 from raftkv.server.watch_streams import WatchStreams
 from raftkv.storage.wal import Wal
@@ -63,6 +71,7 @@ class Replica:
         machine: Machine,
         wal: Wal,
         snapshots: Snapshots,
+        roster: Roster,
         send: Callable[[list[Message]], None],
         leader_address: Callable[[int], str],
         election_seconds: float,
@@ -78,6 +87,8 @@ class Replica:
         self.applied = node.status().applied
         self._wal = wal
         self._snapshots = snapshots
+        self._roster = roster
+        self._publishing: dict[int, None] = {}
         self._send = send
         self._leader_address = leader_address
         self._election_seconds = election_seconds
@@ -166,6 +177,8 @@ class Replica:
         else:
             wal.append(effects.hard_state, effects.entries)
             self._snapshots.grown(effects.entries)
+        self._roster.appended(effects.entries)
+        self._roster.refresh(node.configuration, self.machine.members)
         self._send(effects.messages_before_sync)
         applied = self._apply(effects.committed)
         for read_id, index in effects.reads:
@@ -233,6 +246,7 @@ class Replica:
             self.applied = entry.index
             batch = self.pending.take(entry.index, entry.term)
             if entry.kind != NORMAL or not entry.data:
+                self._apply_special(entry, batch)
                 continue
             commands = unpack(entry.data) if batch is None else [p[2] for p in batch.proposals]
             replies = iter(batch.proposals) if batch is not None else None
@@ -250,6 +264,50 @@ class Replica:
         if all_events:
             self.watches.notify(all_events)
         return True
+
+    def _apply_special(self, entry: Entry, batch: Batch | None) -> None:
+        """A new leader's empty entry, or a change of the membership."""
+        result: list[Any] = [self.machine.revision]
+        command = context_of(entry) if entry.kind == MEMBERSHIP else None
+        if command is not None:
+            result = self.machine.apply(command)[0]
+            log.info("membership changed %s", command)
+        if batch is not None:
+            for session, request_id, _ in batch.proposals:
+                session.reply(request_id, result)
+
+    # --- membership -----------------------------------------------------------------------------
+
+    def change_membership(self, proposal: Proposal, listening: bool) -> None:
+        """Propose a change that a client asks for; its answer comes when it is committed.
+
+        Raises KvError.
+        """
+        refusal = self.refusal()
+        if refusal is not None:
+            raise refusal
+        node, command = self.node, proposal.command
+        if self.applied < node.status().commit:
+            raise ProposalDropped("etcdserver: this member is behind; try again")
+        self._roster.check(command, node.configuration, self.machine.members, listening)
+        try:
+            index, term = node.propose_membership(change_of(command))
+        except raft_errors.RaftError as error:
+            raise refusal_of(error) from error
+        self.pending.add(index, Batch(term, [proposal]))
+
+    def reply(self, request_id: int, result: Any) -> None:
+        """A member's entry in the table is up to date, or will be asked for again."""
+        self._publishing.pop(request_id, None)
+
+    def _lead_membership(self) -> None:
+        """The leader's part, at each tick."""
+        table, members = self.machine.members, self.node.configuration.members
+        for command in self._roster.unpublished(members, table):
+            if command[1] not in self._publishing:
+                self._publishing[command[1]] = None
+                self.inbox.propose([Proposal(self, command[1], command)])
+        self._roster.promote(self.node, table)
 
     # --- reads ----------------------------------------------------------------------------------
 
@@ -317,6 +375,7 @@ class Replica:
             self.watches.no_leader()
         if self.is_leader:
             self.leasing.tick(now)
+            self._lead_membership()
 
     @property
     def sync_stall(self) -> float:

@@ -70,6 +70,7 @@ class Service(Protocol):
     def status(self) -> dict[str, Any]: ...
     def members(self) -> list[Any]: ...
     def move_leader(self, session: Session, request_id: int, to: int) -> None: ...
+    def change_membership(self, session: Session, request_id: int, command: list[Any]) -> None: ...
 
 
 class Session:
@@ -116,6 +117,9 @@ class Sessions:
             "status": lambda session, rid, _: session.reply(rid, [service.status()]),
             "members": lambda session, rid, _: session.reply(rid, service.members()),
             "move_leader": self._move_leader,
+            "member_add": self._change_membership,
+            "member_remove": self._change_membership,
+            "member_promote": self._change_membership,
             "hello": self._hello,
         }
 
@@ -259,6 +263,15 @@ class Sessions:
         if not _are_integers(message[2:]) or len(message) != 3:
             raise InvalidRequest("move_leader has one argument, a member id")
         self._service.move_leader(session, request_id, message[2])
+
+    def _change_membership(self, session: Session, request_id: int, message: list[Any]) -> None:
+        command = message[1:]
+        if command[0] == "member_promote":
+            if len(command) != 2 or not _are_integers(command[1:]):
+                raise InvalidRequest("member_promote has one argument, a member id")
+        else:
+            validate(command)
+        self._service.change_membership(session, request_id, command)
 
 
 def _are_integers(values: list[Any]) -> bool:

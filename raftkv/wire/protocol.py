@@ -23,8 +23,11 @@ unique among its requests in flight; any number may be in flight, and replies co
 | `watch_cancel` | watch id | `[revision]`: no push of that watch comes after it |
 | `watch_progress` | watch id | `[revision]`; a progress push follows when the watch is synced |
 | `status` | | `[map]` |
-| `members` | | `[[id, name, peer address, client address, is leader] ...]` |
+| `members` | | `[[id, name, peer address, client address, is leader, is learner] ...]` |
 | `move_leader` | member id | `[]` |
+| `member_add` | id, name, peer address, promote | `[revision]`; a learner, to be a voter if so |
+| `member_remove` | id | `[revision]` |
+| `member_promote` | id | `[revision]`: the learner is a voter now |
 
 A key-value is `[key, value, create_revision, mod_revision, version, lease]`. `end` nil is the
 single key, `b"\\0"` everything from the key on, else the half-open interval.
@@ -43,9 +46,10 @@ are never split over two pushes.
 
 **Member to member**: one stream from each member to each other one, over which only the one who
 opened it sends Raft messages (`raftkv.raft.messages.to_wire`), and a second one for snapshots.
-The first message is `["peer", version, cluster, from id, to id, incarnation, purpose, client
-address, name]`; the receiver answers it with `["ok", incarnation]` or `["refused", reason]` and
-is silent from then on.
+The first message is `["peer", version, cluster, lineage, from id, to id, incarnation, purpose,
+client address, peer address, name]`; the receiver answers it with `["ok", incarnation]`,
+`["refused", reason]` or, to a member that has to stop, `["removed", reason]`, and is silent from
+then on. The lineage is -1 for a member that has no log yet.
 """
 
 from __future__ import annotations

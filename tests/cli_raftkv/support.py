@@ -63,14 +63,14 @@ class Member:
     def __init__(self, directory: Path, *arguments: str) -> None:
         self.client = str(free_addresses(1)[0])
         self.log = directory.with_suffix(".log")
-        self._command = [*COMMAND, "serve", "--data-dir", str(directory)]
-        self._command += ["--client-listen", self.client, *arguments]
+        self.command = [*COMMAND, "serve", "--data-dir", str(directory)]
+        self.command += ["--client-listen", self.client, *arguments]
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                self._command, stdout=output, stderr=output, env=environment()
+                self.command, stdout=output, stderr=output, env=environment()
             )
 
     def wait_serving(self) -> None:

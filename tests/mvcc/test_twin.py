@@ -190,7 +190,7 @@ def test_a_snapshot_in_pieces_shows_the_moment_of_its_beginning(
         machine.apply(command)
     machine.store.sweep()
     whole = machine.snapshot()
-    pieces = snapshot.parts(machine.store, machine.leases)
+    pieces = snapshot.parts(machine.store, machine.leases, machine.members)
     got = [next(pieces)]
     for command in meanwhile:
         machine.apply(command)

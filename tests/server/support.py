@@ -12,7 +12,7 @@ from typing import Any
 import trio
 
 from raftkv.client import KvClient, open_client
-from raftkv.errors import UnknownOutcome
+from raftkv.errors import MemberRemoved, UnknownOutcome
 from raftkv.host import Address, Tls
 from raftkv.os_host import OsHost
 from raftkv.server import Server, ServerConfig, open_server
@@ -35,14 +35,15 @@ def free_addresses(count: int) -> list[Address]:
 def configs(directory: Path, members: int, **options: Any) -> dict[int, ServerConfig]:
     ports = free_addresses(2 * members)
     peers = {i: ports[i - 1] for i in range(1, members + 1)}
+    if options.get("peers", peers) is None:  # a single member that listens for peers
+        options["peers"] = peers
     return {
         i: ServerConfig(
             id=i,
             data_dir=str(directory / f"member-{i}"),
             client_address=ports[members + i - 1],
             peer_address=peers[i],
-            peers=peers if members > 1 else {},
-            **{**FAST, **options},
+            **{"peers": peers if members > 1 else {}, **FAST, **options},
         )
         for i in range(1, members + 1)
     }
@@ -54,6 +55,7 @@ class Cluster:
     def __init__(self, members: dict[int, ServerConfig], nursery: trio.Nursery) -> None:
         self.configs = members
         self.servers: dict[int, Server] = {}
+        self.removed: dict[int, MemberRemoved] = {}
         self.streams: list[trio.abc.Stream] = []  # closed at the end
         self._nursery = nursery
         self._scopes: dict[int, trio.CancelScope] = {}
@@ -67,12 +69,37 @@ class Cluster:
         self._ended[member] = trio.Event()
         with trio.CancelScope() as scope:
             self._scopes[member] = scope
-            async with open_server(self.configs[member], OsHost()) as server:
-                self.servers[member] = server
-                task_status.started()
-                await trio.sleep_forever()
+            try:
+                async with open_server(self.configs[member], OsHost()) as server:
+                    self.servers[member] = server
+                    task_status.started()
+                    await trio.sleep_forever()
+            except MemberRemoved as error:
+                self.removed[member] = error
         self.servers.pop(member, None)
         self._ended[member].set()
+
+    async def wait_ended(self, member: int) -> None:
+        await self._ended[member].wait()
+
+    def join(self, member: int, directory: Path, **options: Any) -> ServerConfig:
+        """The configuration of a member that was added, as `raftkv serve --join` makes it."""
+        client, peer = free_addresses(2)
+        known = {
+            id_: config.peer_address
+            for id_, config in self.configs.items()
+            if config.peer_address is not None
+        }
+        self.configs[member] = ServerConfig(
+            id=member,
+            data_dir=str(directory / f"member-{member}"),
+            client_address=client,
+            peer_address=peer,
+            peers={**known, member: peer},
+            join=True,
+            **{**FAST, **options},
+        )
+        return self.configs[member]
 
     async def stop(self, member: int) -> None:
         self._scopes[member].cancel()
