@@ -69,6 +69,8 @@ class ApiserverConfig:
     endpoint_seconds: float = 15.0
     compact_seconds: float = 300.0
     event_seconds: float = 3600.0
+    toleration_seconds: int = 300
+    """How long pods stay on a node that is lost, unless they say so themselves."""
 
     # bounds
     body_bytes_max: int = 3 * 1024 * 1024

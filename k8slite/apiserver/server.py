@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import trio
 
@@ -58,6 +59,16 @@ class Apiserver:
         """Of the first address."""
         scheme = "https" if self.core.config.tls is not None else "http"
         return f"{scheme}://{self.address}"
+
+    def status(self) -> dict[str, Any]:
+        """What it tells of itself: one flat map."""
+        core = self.core
+        return {
+            "revision": core.mirror.revision,
+            "requests": sum(core.metrics.requests.values()),
+            "connections": core.metrics.connections,
+            "ready": all(core.ready.values()),
+        }
 
 
 @asynccontextmanager

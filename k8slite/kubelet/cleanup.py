@@ -28,7 +28,7 @@ def leftovers(root_dir: str | Path) -> list[str]:
     Files do not count: `cleanup` keeps logs and images unless told to delete them.
     """
     root = Path(root_dir).absolute()
-    found = [f"process {pid}: {_command(pid)}" for pid in _processes(root)]
+    found = [f"process {pid}: {_command(pid)}" for pid in processes_of(root)]
     found += [f"mount {path}" for path in mounts_below(root)]
     found += [f"cgroup {path}" for path in cgroups.groups_below(cgroups.parent_of(root))]
     return found
@@ -42,7 +42,7 @@ def cleanup(root_dir: str | Path, *, delete: bool = False) -> None:
     root = Path(root_dir).absolute()
     ends_at = time.monotonic() + PATIENCE_SECONDS
     while True:
-        pids = _processes(root)
+        pids = processes_of(root)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -60,7 +60,7 @@ def cleanup(root_dir: str | Path, *, delete: bool = False) -> None:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def _processes(root: Path) -> list[int]:
+def processes_of(root: Path) -> list[int]:
     """Shims, sandboxes and launchers (by their arguments), containers (by mark or group)."""
     runtime = str(root / "runtime").encode()
     found = set(marked(f"{MARK}={root}/runtime/"))

@@ -19,7 +19,6 @@ __all__ = [
 
 TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 TOKEN_SECONDS = 3607
-TOLERATION_SECONDS = 300
 MIRROR = "kubernetes.io/config.mirror"
 _TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
@@ -140,7 +139,7 @@ async def priority(call: Call, new: Obj, old: Obj | None) -> None:
 
 
 async def default_tolerations(call: Call, new: Obj, old: Obj | None) -> None:
-    """DefaultTolerationSeconds: five minutes on a node that is gone."""
+    """DefaultTolerationSeconds: how long a pod stays on a node that is gone."""
     spec = new.setdefault("spec", {})
     given = spec.get("tolerations") or []
     for taint in _TAINTS:
@@ -155,7 +154,7 @@ async def default_tolerations(call: Call, new: Obj, old: Obj | None) -> None:
                     "key": taint,
                     "operator": "Exists",
                     "effect": "NoExecute",
-                    "tolerationSeconds": TOLERATION_SECONDS,
+                    "tolerationSeconds": call.core.config.toleration_seconds,
                 },
             ]
     if given:

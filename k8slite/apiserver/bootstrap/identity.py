@@ -90,7 +90,7 @@ class Membership:
             if entry is not None:
                 key = storage_key(LEASES, NAMESPACE, self._name)
                 await self._core.store.commit([Write(key, None, entry.revision)])
-            await self._publish([a for a in self._alive() if a != (self._host, self._port)])
+            await self._publish(self._alive(leaving=True))
         except (KvError, Changed) as error:
             log.info("left without saying so: %s", error)
 
@@ -120,13 +120,17 @@ class Membership:
         expected = 0 if entry is None else entry.revision
         await core.store.commit([Write(key, encode(lease), expected)])
 
-    def _alive(self) -> list[tuple[str, int]]:
-        """Address and port of every server whose lease has changed lately; always our own."""
-        now, alive = trio.current_time(), {(self._host, self._port)}
+    def _alive(self, *, leaving: bool = False) -> list[tuple[str, int]]:
+        """Address and port of every server whose lease has changed lately, and our own unless we
+        are leaving. Servers may share an address."""
+        now = trio.current_time()
+        alive = set() if leaving else {(self._host, self._port)}
         seen: dict[str, tuple[int, float]] = {}
         for entry in self._core.mirror.cache(LEASES).select(f"{NAMESPACE}/"):
             metadata = entry.parsed()["metadata"]
             if (metadata.get("labels") or {}).get(LABEL) != SELECTED:
+                continue
+            if leaving and entry.name == self._name:
                 continue
             before = self._seen.get(entry.name)
             at = before[1] if before and before[0] == entry.revision else now

@@ -1,0 +1,86 @@
+"""`k8slite image load | list | rm`: the images that nodes have without a registry."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from k8slite.cli.cluster import DEFAULT_NAME, existing
+from k8slite.cli.output import CommandFailed, print_json, print_table
+
+__all__ = ["add_commands"]
+
+
+def add_commands(commands: Any) -> None:
+    parser = commands.add_parser(
+        "image",
+        help="load, list and remove images",
+        description="The images of a cluster: all its nodes have them, no registry is asked.",
+    )
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    load = actions.add_parser(
+        "load",
+        help="load an archive",
+        description="Load an OCI layout (directory or tar) or an archive of `docker save`.",
+    )
+    load.add_argument("path", metavar="PATH", type=Path)
+    load.add_argument("--as", dest="reference", default="", metavar="NAME", help="its name, where "
+                      "the archive has none")  # fmt: skip
+    load.set_defaults(run=_load)
+    show = actions.add_parser("list", help="list them")
+    show.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    show.set_defaults(run=_list)
+    remove = actions.add_parser("rm", help="remove one")
+    remove.add_argument("image", metavar="IMAGE", help="its name or id")
+    remove.set_defaults(run=_remove)
+    for each in (load, show, remove):
+        each.add_argument(
+            "--name", default=DEFAULT_NAME, help="the cluster's name (default: %(default)s)"
+        )
+
+
+def _store(arguments: argparse.Namespace) -> Any:
+    from k8slite.kubelet.images.store import ImageStore
+
+    return ImageStore(existing(arguments.name).images)
+
+
+def _load(arguments: argparse.Namespace) -> int:
+    from k8slite.kubelet.images.archive import BadArchive
+    from k8slite.kubelet.images.reference import InvalidReference
+
+    try:
+        images = _store(arguments).load(arguments.path, name=arguments.reference)
+    except (BadArchive, InvalidReference, OSError) as error:
+        raise CommandFailed(f"{arguments.path} cannot be loaded: {error}") from error
+    for image in images:
+        print(f"loaded {', '.join(image.names) or image.id}")
+    return 0
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    images = _store(arguments).images()
+    if arguments.output == "json":
+        print_json(
+            [{"id": i.id, "names": list(i.names), "size_bytes": i.size_bytes} for i in images]
+        )
+        return 0
+    if not images:
+        sys.stderr.write("No image is loaded; busybox (any tag) is built in.\n")
+        return 0
+    rows = [
+        (name, image.id[:19], f"{image.size_bytes / 1e6:.1f} MB")
+        for image in images
+        for name in (image.names or ("<none>",))
+    ]
+    print_table(("NAME", "ID", "SIZE"), rows)
+    return 0
+
+
+def _remove(arguments: argparse.Namespace) -> int:
+    if not _store(arguments).remove(arguments.image):
+        raise CommandFailed(f"there is no image {arguments.image!r}: k8slite image list")
+    print(f"removed {arguments.image}")
+    return 0

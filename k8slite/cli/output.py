@@ -1,0 +1,63 @@
+"""What commands print: tables for people, JSON for programs, colours on a terminal only."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, Final, TextIO
+
+__all__ = ["CommandFailed", "UsageError", "age", "bytes_of", "colour", "print_json", "print_table"]
+
+GAP: Final = 3
+CODES: Final = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
+
+
+class CommandFailed(Exception):
+    """The command could not do it; the message is for the user. Exit code 1."""
+
+
+class UsageError(Exception):
+    """The command line makes no sense. Exit code 2."""
+
+
+def colour(text: str, name: str, stream: TextIO = sys.stdout) -> str:
+    """The text in a colour where the stream is a terminal that may be coloured."""
+    if not stream.isatty() or "NO_COLOR" in os.environ:
+        return text
+    return f"\x1b[{CODES[name]}m{text}\x1b[0m"
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Columns as wide as they must be, as kubectl prints them."""
+    lines = [list(headings), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(headings))]
+    for line in lines:
+        cells = (cell.ljust(width + GAP) for cell, width in zip(line, widths, strict=True))
+        print("".join(cells).rstrip())
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def age(seconds: float) -> str:
+    """As kubectl's: 45s, 3m20s, 2h5m, 3d."""
+    whole = int(seconds)
+    if whole < 120:
+        return f"{whole}s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 10:
+        return f"{minutes}m{rest}s" if rest else f"{minutes}m"
+    hours, minutes_left = divmod(minutes, 60)
+    if hours < 3:
+        return f"{minutes}m"
+    if hours < 48:
+        return f"{hours}h{minutes_left}m" if hours < 8 and minutes_left else f"{hours}h"
+    return f"{hours // 24}d"
+
+
+def bytes_of(count: float) -> str:
+    """37 MB, as sizes of processes are read best."""
+    return f"{count / 1e6:.0f} MB" if count else "-"
