@@ -1,4 +1,4 @@
-"""Shared rules of the test suite: what a marker asks for, a test gets, or it is skipped with the reason."""
+"""Shared rules of all tests: a marker says what a test needs; without it, the test is skipped."""
 
 from __future__ import annotations
 
