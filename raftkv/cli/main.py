@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import trio
 
-from raftkv.cli import data, members, serve
+from raftkv.cli import data, hashing, members, serve, snapshots
 from raftkv.cli.output import UsageError
 from raftkv.errors import (
     Corrupt,
@@ -69,6 +69,8 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_command(commands)
     data.add_commands(commands)
     members.add_commands(commands)
+    hashing.add_commands(commands)
+    snapshots.add_commands(commands)
     return parser
 
 

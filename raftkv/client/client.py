@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from math import inf
 from typing import Any
 
@@ -31,6 +31,7 @@ from raftkv.errors import (
     NotApplied,
     NotLeader,
     RequestTooLarge,
+    Unavailable,
     UnknownOutcome,
     from_wire,
 )
@@ -276,6 +277,46 @@ class KvClient:
         """Make a learner a voter. Raises MemberNotFound, LearnerNotReady, InvalidRequest,
         UnknownOutcome."""
         await self._write(("member_promote", member))
+
+    async def hash(self, address: Address, revision: int = 0) -> tuple[int, int, int]:
+        """(revision, compacted revision, checksum of keys, values and history up to there) of one
+        member: sound members agree on the third where the first two are equal.
+
+        Raises Compacted, FutureRevision (the member is behind), OSError, ConnectionLost.
+        """
+        result = await (await self._connect(Address(*address))).call("hash", revision)
+        if is_error(result):
+            raise from_wire(*result[1:])
+        return result[0], result[1], result[2]
+
+    async def save_snapshot(self, write: Callable[[bytes], object]) -> int:
+        """A backup of the whole store as it is now or a little later, piece by piece to `write`;
+        its revision. `raftkv.storage.backup` makes a member of it.
+
+        Raises Unavailable where the connection is lost midway: then begin again, from nothing.
+        """
+        revision = await self.current_revision()
+        while True:
+            connection = await self.near_connection()
+            try:
+                result = await connection.call("snapshot_open")
+                if not is_error(result) and result[0] >= revision:
+                    break
+            except ConnectionLost as error:
+                self._lost(connection, error)
+            self.avoid(connection)  # it lags behind
+            await self.pause()
+        found: int = result[0]
+        try:
+            while True:
+                piece = await connection.call("snapshot_read")
+                if is_error(piece):
+                    raise from_wire(*piece[1:])
+                if not piece[0]:
+                    return found
+                write(piece[0])
+        except ConnectionLost as error:
+            raise Unavailable(f"the backup is incomplete: {error}") from error
 
     # --- how requests travel --------------------------------------------------------------------
 

@@ -232,6 +232,11 @@ class Machine:
         """Checksum over everything readable, 32 bits: O(n), for checks and tests."""
         return snapshot.checksum(self.store, self.leases, self.members)
 
+    def hash_kv(self, revision: int = 0) -> Generator[None, None, tuple[int, int, int]]:
+        """(revision, compacted revision, checksum of keys, values and history up to it), step by
+        step; see `snapshot.hash_kv`. Raises Compacted, FutureRevision."""
+        return snapshot.hash_kv(self.store, revision)
+
 
 HANDLERS: Final[dict[str, Callable[[Machine, Command], list[Any]]]] = {
     "put": Machine._put,

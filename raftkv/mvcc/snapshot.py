@@ -32,7 +32,7 @@ from raftkv.mvcc.leases import Lease, LeaseTable
 from raftkv.mvcc.members import MemberTable
 from raftkv.mvcc.store import Store
 
-__all__ = ["MAGIC", "checksum", "parts", "unpack"]
+__all__ = ["MAGIC", "checksum", "hash_kv", "parts", "unpack"]
 
 MAGIC: Final = b"raftkvS3"
 _CHECKSUM: Final = struct.Struct(">I")
@@ -83,6 +83,30 @@ def checksum(store: Store, leases: LeaseTable, members: MemberTable) -> int:
     for piece in _pieces(store, leases, members):
         crc = crc32(piece, crc)
     return crc
+
+
+def hash_kv(store: Store, revision: int = 0) -> Generator[None, None, tuple[int, int, int]]:
+    """(revision, compacted revision, CRC-32) over keys, values and history up to a revision.
+
+    Members that are sound agree on it at equal revisions and equal compacted revisions. Returned
+    by the generator's end; each step is a millisecond, and commands may be applied in between.
+    Raises Compacted, FutureRevision.
+    """
+    store.check_revision(revision)
+    pack = msgpack.Packer().pack
+    with store.hold() as held:
+        held.revision = revision or held.revision
+        crc = 0
+        for pairs in held.base(PIECE):
+            for pair in pairs:
+                crc = crc32(pack(pair), crc)
+            yield
+        for revisions in held.log(PIECE):
+            for events in revisions:
+                for _, pair, _ in events:
+                    crc = crc32(pack(pair), crc)
+            yield
+        return held.revision, held.compact_revision, crc
 
 
 def unpack(data: bytes) -> tuple[Store, LeaseTable, MemberTable]:

@@ -25,7 +25,9 @@ from raftkv.raft.config import RaftConfig, Restored
 from raftkv.raft.errors import RaftError
 from raftkv.raft.messages import InstallSnapshot, Message, Snapshot
 from raftkv.raft.node import RaftNode
+from raftkv.server.backups import Backups
 from raftkv.server.config import ServerConfig
+from raftkv.server.hashes import Hashes
 from raftkv.server.inbox import Inbox, Proposal
 from raftkv.server.incarnations import Incarnations
 from raftkv.server.peers import Peers, Self
@@ -106,6 +108,8 @@ class Server:
             quota_bytes=config.quota_bytes,
         )
         self.inbox: Inbox = self.replica.inbox
+        self._backups = Backups()
+        self._hashes = Hashes()
         self.sessions = Sessions(self, config.tls)
         self._client_address = config.client_address
         self._peer_address = self._own_peer_address()
@@ -197,6 +201,7 @@ class Server:
         nursery.start_soon(self.replica.run)
         nursery.start_soon(self.replica.watches.catch_up)
         nursery.start_soon(self.snapshots.run, self.inbox.wake)
+        nursery.start_soon(self._hashes.run)
         nursery.start_soon(self._ticker)
 
     async def _ticker(self) -> None:
@@ -207,6 +212,7 @@ class Server:
             await trio.sleep(config.tick_seconds)
             self.replica.tick()
             self.peers.check()
+            self._backups.expire(trio.current_time())
             await self._end_if_removed()
             if trio.current_time() >= progress_at:
                 self.replica.watches.progress_round()
@@ -285,6 +291,15 @@ class Server:
     def range_now(self, arguments: list[Any]) -> list[Any]:
         return range_result(self.replica.machine, arguments)
 
+    def snapshot_open(self, session: Session) -> list[Any]:
+        return self._backups.open(session.number, self.replica.machine, trio.current_time())
+
+    def snapshot_read(self, session: Session) -> list[Any]:
+        return self._backups.read(session.number)
+
+    def hash(self, session: Session, request_id: int, revision: int) -> None:
+        self._hashes.ask(session, request_id, self.replica.machine.hash_kv(revision))
+
     def watch(self, session: Session, request_id: int, message: list[Any]) -> None:
         self.replica.watches.create(session, request_id, message)
 
@@ -296,6 +311,7 @@ class Server:
 
     def forget(self, session: Session) -> None:
         self.replica.watches.forget(session)
+        self._backups.close(session.number)
 
     def members(self) -> list[Any]:
         """`[id, name, peer address, client address, is leader, is learner]`, in order of id."""

@@ -67,6 +67,12 @@ class Service(Protocol):
         """The session is over: its watches end."""
         ...
 
+    def snapshot_open(self, session: Session) -> list[Any]: ...
+    def snapshot_read(self, session: Session) -> list[Any]: ...
+    def hash(self, session: Session, request_id: int, revision: int) -> None:
+        """Answers when it is done, which takes a while."""
+        ...
+
     def status(self) -> dict[str, Any]: ...
     def members(self) -> list[Any]: ...
     def move_leader(self, session: Session, request_id: int, to: int) -> None: ...
@@ -120,6 +126,13 @@ class Sessions:
             "member_add": self._change_membership,
             "member_remove": self._change_membership,
             "member_promote": self._change_membership,
+            "hash": self._hash,
+            "snapshot_open": lambda session, rid, _: session.reply(
+                rid, service.snapshot_open(session)
+            ),
+            "snapshot_read": lambda session, rid, _: session.reply_packed(
+                rid, service.snapshot_read(session)
+            ),
             "hello": self._hello,
         }
 
@@ -263,6 +276,11 @@ class Sessions:
         if not _are_integers(message[2:]) or len(message) != 3:
             raise InvalidRequest("move_leader has one argument, a member id")
         self._service.move_leader(session, request_id, message[2])
+
+    def _hash(self, session: Session, request_id: int, message: list[Any]) -> None:
+        if not _are_integers(message[2:]) or len(message) != 3:
+            raise InvalidRequest("hash has one argument, a revision")
+        self._service.hash(session, request_id, message[2])
 
     def _change_membership(self, session: Session, request_id: int, message: list[Any]) -> None:
         command = message[1:]

@@ -35,9 +35,10 @@ HEADER_BYTES: Final = _HEADER.size
 PAYLOAD_BYTES_MAX: Final = 1 << 30
 
 ADVICE: Final = (
-    "do not edit the file; if the other members are healthy, remove this member, delete its data "
-    "directory and add it again as a new member; if it is the only one, restore a backup with "
-    "`raftkv snapshot restore`"
+    "do not edit the file. If the other members are healthy: remove this one with `raftkv member "
+    "remove`, delete its data directory, and add it under a new name with `raftkv member add` and "
+    "`raftkv serve --join`. If it is the only one: move the directory away and restore a backup "
+    "with `raftkv snapshot restore`"
 )
 
 

@@ -16,6 +16,7 @@ the middle of a write.
 
 from __future__ import annotations
 
+import errno
 from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any, Final
@@ -42,6 +43,7 @@ from raftkv.storage.replay import (
 __all__ = ["SEGMENT_BYTES", "Wal"]
 
 SEGMENT_BYTES: Final = 64 << 20
+FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Wal:
@@ -102,7 +104,8 @@ class Wal:
                 disk.delete(name)
             await disk.sync_directory()
         except OSError as error:
-            raise StorageFailed(f"the log can't be opened: {error}") from error
+            hint = "; the disk is full: free some space first" if error.errno in FULL else ""
+            raise StorageFailed(f"the log can't be opened: {error}{hint}") from error
         return cls(disk, file, recovered, segment_bytes), recovered
 
     @property
@@ -267,7 +270,14 @@ class Wal:
 
     def _failed(self, what: str, error: OSError) -> StorageFailed:
         self._failure = f"{what}: {error}"
-        return StorageFailed(f"{self._failure}; this member stops, and may be started again")
+        if error.errno in FULL:
+            advice = (
+                "the disk is full. This member stops; free some space and start it again: nothing "
+                "that was acknowledged is lost"
+            )
+        else:
+            advice = "this member stops, and may be started again once the disk is in order"
+        return StorageFailed(f"{self._failure}; {advice}")
 
 
 class _Terms:

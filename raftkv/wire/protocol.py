@@ -23,6 +23,9 @@ unique among its requests in flight; any number may be in flight, and replies co
 | `watch_cancel` | watch id | `[revision]`: no push of that watch comes after it |
 | `watch_progress` | watch id | `[revision]`; a progress push follows when the watch is synced |
 | `status` | | `[map]` |
+| `hash` | revision or 0 | `[revision, compacted revision, checksum]` of this member's own state |
+| `snapshot_open` | | `[revision]`: a backup of this member's state now, one a connection |
+| `snapshot_read` | | `[bytes]`: its next piece, empty at the end |
 | `members` | | `[[id, name, peer address, client address, is leader, is learner] ...]` |
 | `move_leader` | member id | `[]` |
 | `member_add` | id, name, peer address, promote | `[revision]`; a learner, to be a voter if so |
