@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from k8slite.cli import bench, chaos, cluster, images
+from k8slite.cli import bench, chaos, cluster, demo, images
 from k8slite.cli.output import CommandFailed, UsageError
 from k8slite.cluster.layout import NoSuchCluster
 from k8slite.cluster.spec import InvalidSpec
@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     version = importlib.metadata.version("k8slite")
     made.add_argument("--version", action="version", version=f"k8slite {version}")
     commands = made.add_subparsers(metavar="COMMAND", required=True)
-    for group in (cluster, chaos, images, bench):
+    for group in (cluster, chaos, images, bench, demo):
         group.add_commands(commands)
     return made
 

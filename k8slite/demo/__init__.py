@@ -1,0 +1,9 @@
+"""`k8slite demo`: a cluster from birth to death, its leaders killed under load, told as it happens.
+
+story.py     the steps, in order
+load.py      the steady writes, and what must be true of them afterwards
+requests.py  the steady requests to a Service
+tools.py     kubectl and k8slite as a user runs them
+machine.py   what is on the machine outside the cluster's directory, before and after
+show.py      what the person sees
+"""
