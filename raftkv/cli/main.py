@@ -4,7 +4,7 @@ Owns: argv and the exit code. Never shows a stack trace for what a user can caus
 invariant still shows one, for it is a bug that we want to hear of.
 
 Exit codes: 0 done; 1 refused, or the key isn't there; 2 wrong usage; 3 no member could serve in
-time; 4 a write's outcome is unknown; 130 interrupted.
+time; 4 a write's outcome is unknown; 5 a lock may be lost; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import trio
 
-from raftkv.cli import data, hashing, members, serve, snapshots
+from raftkv.cli import data, hashing, locks, members, serve, snapshots, transactions
 from raftkv.cli.output import UsageError
 from raftkv.errors import (
     Corrupt,
@@ -54,7 +54,7 @@ start three members (each in its own terminal, with the same --peers):
   export RAFTKV_ENDPOINTS=127.0.0.1:2379,127.0.0.1:2479,127.0.0.1:2579
 
 exit codes: 0 done, 1 refused or not found, 2 wrong usage, 3 no member could serve in time,
-4 the outcome of a write is unknown, 130 interrupted
+4 the outcome of a write is unknown, 5 a lock may be lost, 130 interrupted
 """
 
 
@@ -68,6 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     serve.add_command(commands)
     data.add_commands(commands)
+    transactions.add_commands(commands)
+    locks.add_commands(commands)
     members.add_commands(commands)
     hashing.add_commands(commands)
     snapshots.add_commands(commands)

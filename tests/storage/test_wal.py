@@ -175,7 +175,7 @@ async def test_bitflip_middle_refuses() -> None:
         assert isinstance(problem, WalDamaged)
         assert problem.file == segment_name(1)
         assert place - 512 < problem.offset <= place
-        assert "remove this member" in str(problem)
+        assert "raftkv member remove" in str(problem)
         with pytest.raises(WalDamaged):
             await reopen(disk)
 
