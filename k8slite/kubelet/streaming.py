@@ -26,7 +26,7 @@ from k8slite.streaming import command, portforward
 from k8slite.streaming.bytes import ByteStream
 from k8slite.streaming.command import Command, Wants
 from k8slite.streaming.status import error_status, exit_status, success_status
-from k8slite.streaming.upgrade import UpgradeRefused
+from k8slite.streaming.upgrade import UpgradeRefused, is_websocket
 
 __all__ = ["Streaming"]
 
@@ -58,11 +58,7 @@ class Streaming:
         parts = request.path.strip("/").split("/")
         try:
             if parts[0] in ("exec", "attach") and len(parts) in (4, 5):
-                pod = self._pod(*parts[1:3], uid=parts[3] if len(parts) == 5 else "")
-                container_id = await self._container(pod, parts[-1])
-                if parts[0] == "exec":
-                    return self._exec(request, container_id)
-                return self._attach(request, pod, parts[-1], container_id)
+                return await self._command(request, parts)
             if parts[0] == "portForward" and len(parts) in (3, 4):
                 pod = self._pod(*parts[1:3], uid=parts[3] if len(parts) == 4 else "")
                 return await self._port_forward(request, pod)
@@ -71,6 +67,25 @@ class Streaming:
         except UpgradeRefused as refused:
             return Answer(refused.status, f"{refused.message}\n".encode())
         return None
+
+    async def _command(self, request: Request, parts: list[str]) -> Takeover:
+        wants = _wants(request)
+        try:
+            pod = self._pod(*parts[1:3], uid=parts[3] if len(parts) == 5 else "")
+            container_id = await self._container(pod, parts[-1])
+            if parts[0] == "exec":
+                return self._exec(request, wants, container_id)
+            return self._attach(request, wants, pod, parts[-1], container_id)
+        except Refused as refused:
+            if not is_websocket(request.headers):
+                raise
+            # Clients show what comes by the error channel, but not the text of a failed upgrade.
+            status = error_status(f"unable to upgrade connection: {refused.message}")
+
+        async def body(client: Command) -> None:
+            await client.finish(status)
+
+        return self._serve(request, wants, body)
 
     def _pod(self, namespace: str, name: str, *, uid: str) -> Obj:
         for pod in self.pods():
@@ -89,18 +104,13 @@ class Streaming:
         if status is None:
             raise Refused(404, f'container not found ("{name}")')
         if status.state is not ContainerState.RUNNING:
-            raise Refused(
-                400,
-                f"cannot exec in a stopped state: container {name} of pod "
-                f"{pod['metadata']['name']} is {status.state.value}",
-            )
+            raise Refused(404, f'container not found ("{name}"): it is {status.state.value}')
         return status.id
 
-    def _exec(self, request: Request, container_id: str) -> Takeover:
+    def _exec(self, request: Request, wants: Wants, container_id: str) -> Takeover:
         words = request.all("command")
         if not words:
             raise Refused(400, "you must specify at least one command for the container")
-        wants = _wants(request)
 
         async def body(client: Command) -> None:
             try:
@@ -114,21 +124,21 @@ class Streaming:
 
         return self._serve(request, wants, body)
 
-    def _attach(self, request: Request, pod: Obj, name: str, container_id: str) -> Takeover:
+    def _attach(
+        self, request: Request, wants: Wants, pod: Obj, name: str, container_id: str
+    ) -> Takeover:
         container = find_container(pod, name) or {}
-        asked = _wants(request)
-        # Whether there is a terminal was decided when the container was made.
-        wants = asked._replace(stdin=asked.stdin and bool(container.get("stdin")))
+        stdin = wants.stdin and bool(container.get("stdin"))
 
         async def body(client: Command) -> None:
             try:
-                await self.runtime.attach(container_id, client, stdin=wants.stdin)
+                await self.runtime.attach(container_id, client, stdin=stdin)
                 status = success_status()
             except (RuntimeFailure, OSError) as error:
                 status = error_status(f"error attaching to container: {error}")
             await client.finish(status)
 
-        return self._serve(request, asked, body)
+        return self._serve(request, wants, body)
 
     def _serve(self, request: Request, wants: Wants, body: Any) -> Takeover:
         agreed = command.negotiate(request.headers)

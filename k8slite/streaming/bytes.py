@@ -7,6 +7,7 @@ makes. Writers may be many; each send goes out whole.
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from collections.abc import Awaitable, Callable
 
@@ -81,23 +82,24 @@ async def watch_idle(stream: ByteStream, seconds: float, scope: trio.CancelScope
         await trio.sleep(left)
 
 
-async def relay(one: ByteStream, other: ByteStream) -> None:
-    """Pass bytes both ways until both have ended, or one has and the other lingers.
+async def relay(client: ByteStream, server: ByteStream) -> None:
+    """Pass bytes both ways until the client is gone, or the server has ended and the client had a
+    moment to take note.
 
     Each direction holds one piece of at most READ_BYTES: who does not read stops who sends.
     """
 
-    async def pump(source: ByteStream, sink: ByteStream) -> None:
-        try:
-            while data := await source.receive():
-                await sink.send(data)
-        except HangUp:
-            pass
-        ended.set()
+    async def to_server() -> None:
+        with contextlib.suppress(HangUp):
+            while data := await client.receive():
+                await server.send(data)
+        nursery.cancel_scope.cancel()
 
-    ended = trio.Event()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(pump, one, other)
-        nursery.start_soon(pump, other, one)
-        await ended.wait()
-        nursery.cancel_scope.deadline = trio.current_time() + LINGER_SECONDS
+        nursery.start_soon(to_server)
+        try:
+            while data := await server.receive():
+                await client.send(data)
+            nursery.cancel_scope.deadline = trio.current_time() + LINGER_SECONDS
+        except HangUp:
+            nursery.cancel_scope.cancel()

@@ -9,7 +9,7 @@ import trio
 __all__ = ["Latest", "Queue"]
 
 PIECES_MAX = 16  # of at most 64 KiB each
-STALL_SECONDS = 10.0
+STALL_SECONDS = 5.0
 
 
 class Queue:

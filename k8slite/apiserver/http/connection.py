@@ -91,7 +91,7 @@ class _Connection:
                 if not await self._read():
                     return
             request = parser.ready.popleft()
-            close = not parser.keep_alive and not parser.ready
+            close = parser.upgraded is not None or not (parser.keep_alive or parser.ready)
             answer = await self._handler(request)
             if isinstance(answer, Response):
                 await self._send(request, answer, close)
@@ -190,7 +190,14 @@ class _Connection:
     async def _upgrade(self, answer: UpgradeResponse) -> None:
         lines = [b"HTTP/1.1 101 Switching Protocols\r\n"]
         lines.extend(b"%b: %b\r\n" % header for header in answer.headers)
-        await self._stream.send_all(b"".join(lines) + b"\r\n")
+        begun = False
+        try:
+            await self._stream.send_all(b"".join(lines) + b"\r\n")
+            begun = True
+        finally:
+            if not begun and answer.abandon is not None:
+                with trio.CancelScope(shield=True):
+                    await answer.abandon()
         early = self._parser.upgraded or b""
 
         async def receive() -> bytes:

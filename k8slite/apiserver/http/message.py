@@ -165,10 +165,11 @@ class StreamResponse:
 class UpgradeResponse:
     """A 101 answer after which `run` owns the raw connection.
 
-    `run(receive, send)`: receive() gives bytes, empty at the end; send(data) writes.
+    `run(receive, send)`: receive() gives bytes, empty at the end; send(data) writes. `abandon` is
+    called instead when the client went before it began.
     """
 
-    __slots__ = ("headers", "run")
+    __slots__ = ("abandon", "headers", "run")
 
     def __init__(
         self,
@@ -176,9 +177,11 @@ class UpgradeResponse:
             [Callable[[], Awaitable[bytes]], Callable[[bytes], Awaitable[None]]], Awaitable[None]
         ],
         headers: tuple[tuple[bytes, bytes], ...],
+        abandon: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.run = run
         self.headers = headers
+        self.abandon = abandon
 
 
 Handler = Callable[[Request], Awaitable[Response | StreamResponse | UpgradeResponse]]
@@ -197,11 +200,13 @@ def head(
     *,
     close: bool,
 ) -> bytes:
-    """Status line and headers; a length of None announces chunks."""
+    """Status line and headers; a length of None announces chunks, no content type none."""
     lines = [
-        b"HTTP/1.1 %d %b\r\nCache-Control: no-cache, private\r\nContent-Type: %b\r\n"
-        % (status, REASONS.get(status, b"Status"), content_type)
+        b"HTTP/1.1 %d %b\r\nCache-Control: no-cache, private\r\n"
+        % (status, REASONS.get(status, b"Status"))
     ]
+    if content_type:
+        lines.append(b"Content-Type: %b\r\n" % content_type)
     lines.extend(b"%b: %b\r\n" % header for header in headers)
     if close:
         lines.append(b"Connection: close\r\n")
