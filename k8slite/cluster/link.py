@@ -43,6 +43,7 @@ class Spawned:
         self._answers: dict[int, dict[str, Any]] = {}
         self._heard = trio.Event()
         self._questions = 0
+        self._gone = False
 
     def end(self, code: int) -> None:
         self.code = code
@@ -68,6 +69,7 @@ class Spawned:
         while (line := await self.next_line()) is not None:
             self._answers[line["id"]] = line["status"]
             self._wake()
+        self._gone = True
         self._wake()
 
     def _wake(self) -> None:
@@ -84,7 +86,7 @@ class Spawned:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return {}
         while number not in self._answers:
-            if self.ended.is_set():
+            if self._gone:
                 return {}
             await self._heard.wait()
         answer = self._answers.pop(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -42,6 +43,17 @@ RECOVERY_SECONDS: Final = 90.0
 SETTLE_SECONDS: Final = 2.0
 DEPLOYMENTS: Final = KIND["deployments.apps"]
 EXAMPLE: Final = Path(__file__).resolve().parents[2] / "examples" / "web.yaml"
+
+
+NEW_POD: Final[Obj] = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "after-scheduler", "namespace": WEB},
+    "spec": {
+        "terminationGracePeriodSeconds": 1,
+        "containers": [{"name": "wait", "image": "busybox", "command": ["sleep", "3600"]}],
+    },
+}
 
 
 @attrs.define
@@ -90,8 +102,8 @@ def tell(up: list[str]) -> int:
 
 async def _tell(show: Show, home: Path, up: list[str]) -> None:
     environment = {"K8SLITE_HOME": str(home), "KUBECONFIG": str(home / NAME / "kubeconfig")}
-    tools = Tools(show, NAME, environment, find_kubectl())
     layout = Layout(home / NAME)
+    tools = Tools(show, NAME, layout.socket, environment, find_kubectl())
     before = look()
     try:
         await _start(show, tools, up)
@@ -247,7 +259,10 @@ def _bounded(words: str) -> Iterator[None]:
 
 
 async def _recover(
-    stage: Stage, what: str, kill: Callable[[], Awaitable[str]], recovered: Callable[[str], Any]
+    stage: Stage,
+    what: str,
+    kill: Callable[[], Awaitable[str]],
+    recovered: Callable[[str], Awaitable[str]],
 ) -> None:
     """Kill, wait until `recovered` says so, note how long it took, and wait for the dead one."""
     with stage.show.step(f"SIGKILL to {what}") as results:
@@ -281,7 +296,8 @@ async def _back(stage: Stage, component: str) -> None:
 
 async def _new_leader(stage: Stage, role: str, victim: str) -> str:
     while True:
-        for component, row in (await stage.tools.status())["components"].items():
+        components: dict[str, Any] = (await stage.tools.status())["components"]
+        for component, row in components.items():
             if row["role"] == role and component != victim and _leads(row):
                 return component
         await trio.sleep(0.05)
@@ -297,10 +313,7 @@ async def _kill_raft_leader(stage: Stage) -> None:
 
 async def _kill_scheduler(stage: Stage) -> None:
     async def recovered(victim: str) -> str:
-        await stage.tools.kubectl(
-            "-n", WEB, "run", "after-scheduler", "--image=busybox", "--restart=Never",
-            "--", "sleep", "3600", quiet=True,
-        )  # fmt: skip
+        await _create(stage, NEW_POD)
         while True:
             pod = await _get(stage, PODS, "after-scheduler", WEB)
             if pod is not None and pod["spec"].get("nodeName"):
@@ -380,6 +393,13 @@ async def _get(stage: Stage, kind: Any, each: str, namespace: str) -> Obj | None
         return await stage.api.get(kind, each, namespace)
     except REQUEST_ERRORS:
         return None
+
+
+async def _create(stage: Stage, obj: Obj) -> None:
+    """As a controller would: until it is there."""
+    while await _get(stage, PODS, name(obj), WEB) is None:
+        with contextlib.suppress(*REQUEST_ERRORS):
+            await stage.api.create(PODS, obj)
 
 
 async def _holder(stage: Stage, lease: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 import trio
 
+from k8slite.cluster import control
 from k8slite.demo.show import NotHeld, Show
 
 __all__ = ["Tools", "find_kubectl"]
@@ -33,6 +34,7 @@ class Tools:
 
     show: Show
     name: str
+    socket: Path
     environment: dict[str, str]
     kubectl_path: str
 
@@ -40,20 +42,24 @@ class Tools:
         """Run the real kubectl, show the command and what it said. Raises NotHeld."""
         if not quiet:
             self.show.lines(f"$ kubectl {' '.join(arguments)}")
-        output = await self._run([self.kubectl_path, *arguments])
+        output, _ = await self._run([self.kubectl_path, *arguments])
         if not quiet:
             self.show.lines(output)
         return output
 
     async def k8slite(self, *arguments: str) -> str:
-        """Run our own command. Raises NotHeld."""
+        """Run our own command; what it printed, notices first. Raises NotHeld."""
         command = [sys.executable, "-m", "k8slite.cli.main", *arguments, "--name", self.name]
-        return await self._run(command)
+        output, errors = await self._run(command)
+        notices = [line for line in errors.splitlines() if line.startswith("note: ")]
+        return "\n".join([*notices, output])
 
     async def status(self) -> dict[str, Any]:
-        """What `k8slite status` knows."""
-        status: dict[str, Any] = json.loads(await self.k8slite("status", "-o", "json"))
-        return status
+        """What `k8slite status` shows, asked for without starting a program. Raises NotHeld."""
+        try:
+            return await trio.to_thread.run_sync(control.ask, self.socket, {"op": "status"})
+        except (control.NotRunning, control.Refused, TimeoutError) as error:
+            raise NotHeld(f"the supervisor does not answer: {error}") from error
 
     async def kill(self, target: str) -> str:
         """Kill by `k8slite chaos`; the component that it was."""
@@ -61,7 +67,7 @@ class Tools:
         component: str = answer["done"][0]["component"]
         return component
 
-    async def _run(self, command: list[str]) -> str:
+    async def _run(self, command: list[str]) -> tuple[str, str]:
         done = await trio.run_process(
             command,
             env={**os.environ, **self.environment},
@@ -70,7 +76,8 @@ class Tools:
             capture_stderr=True,
             check=False,
         )
+        errors = done.stderr.decode(errors="replace")
         if done.returncode:
-            words = done.stderr.decode(errors="replace").strip()
-            raise NotHeld(f"{Path(command[0]).name} {' '.join(command[1:])}: {words}")
-        return done.stdout.decode()
+            words = f"{Path(command[0]).name} {' '.join(command[1:])}"
+            raise NotHeld(f"{words}: {errors.strip()}")
+        return done.stdout.decode(), errors
