@@ -6,20 +6,25 @@ from pathlib import Path
 
 import trio
 
+from netsim.world import World, run
 from raftkv.client import put_op
 from raftkv.client.election import current_leader, open_candidacy
 from raftkv.client.lease import open_lease
 from tests.server.support import client_of, open_cluster
+from tests.sim.members import cluster as simulated_cluster
 
 
-async def test_lease_lives_with_its_block(tmp_path: Path) -> None:
-    async with open_cluster(tmp_path, 1) as cluster, client_of(cluster) as kv:
-        async with open_lease(kv, 1) as lease:
-            await kv.put(b"k", b"v", lease.id)
-            await trio.sleep(1.5)
-            assert not lease.lost.is_set()
-            assert await kv.get(b"k") is not None
-        assert await kv.get(b"k") is None
+def test_lease_lives_with_its_block() -> None:
+    async def scenario(world: World) -> None:
+        async with simulated_cluster(world) as (_, kv):
+            async with open_lease(kv, 2) as lease:
+                await kv.put(b"k", b"v", lease.id)
+                await trio.sleep(60)
+                assert not lease.lost.is_set()
+                assert await kv.get(b"k") is not None
+            assert await kv.get(b"k") is None
+
+    run(1, scenario)
 
 
 async def test_lease_that_is_revoked_is_lost(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import random
 import zlib
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import attrs
@@ -20,6 +20,7 @@ import trio
 from netsim.hosts import SimHost
 from netsim.life import CURRENT_LIFE
 from netsim.world import World
+from raftkv.client import KvClient, open_client
 from raftkv.errors import StorageFailed
 from raftkv.host import Address
 from raftkv.raft.effects import Effects, Role
@@ -27,7 +28,7 @@ from raftkv.raft.node import RaftNode
 from raftkv.server import Server, ServerConfig, open_server
 from tests.checkers.agreement import Agreement
 
-__all__ = ["CLIENT_PORT", "Members", "observed"]
+__all__ = ["CLIENT_PORT", "Members", "cluster", "observed"]
 
 CLIENT_PORT = 2379
 PEER_PORT = 2380
@@ -102,6 +103,29 @@ class Members:
             for id_ in ids
         }
         return Members(world, configs)
+
+
+@asynccontextmanager
+async def cluster(world: World) -> AsyncIterator[tuple[Members, KvClient]]:
+    """Three members with a leader, and a client."""
+    peers = {number: Address(f"m{number}", PEER_PORT) for number in (1, 2, 3)}
+    configs = {
+        f"m{number}": ServerConfig(
+            id=number,
+            data_dir="data",
+            client_address=Address(f"m{number}", CLIENT_PORT),
+            peer_address=peers[number],
+            peers=peers,
+            campaign_at_start=number == 1,
+        )
+        for number in peers
+    }
+    members = Members(world, configs)
+    members.start()
+    host = world.host("client")
+    async with open_client(members.endpoints, host.net, rng=host.rng) as kv:
+        await kv.put(b"begin", b"")
+        yield members, kv
 
 
 @contextmanager

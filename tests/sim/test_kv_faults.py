@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import pytest
 import trio
 
@@ -12,32 +9,7 @@ from netsim.world import World, run
 from raftkv.client import KvClient, open_client
 from raftkv.errors import UnknownOutcome, WalDamaged
 from raftkv.host import Address
-from raftkv.server import ServerConfig
-from tests.sim.members import CLIENT_PORT, Members
-
-PEERS = {number: Address(f"m{number}", 2380) for number in (1, 2, 3)}
-
-
-@asynccontextmanager
-async def cluster(world: World) -> AsyncIterator[tuple[Members, KvClient]]:
-    """Three members with a leader, and a client."""
-    configs = {
-        f"m{number}": ServerConfig(
-            id=number,
-            data_dir="data",
-            client_address=Address(f"m{number}", CLIENT_PORT),
-            peer_address=PEERS[number],
-            peers=PEERS,
-            campaign_at_start=number == 1,
-        )
-        for number in PEERS
-    }
-    members = Members(world, configs)
-    members.start()
-    host = world.host("client")
-    async with open_client(members.endpoints, host.net, rng=host.rng) as kv:
-        await kv.put(b"begin", b"")
-        yield members, kv
+from tests.sim.members import CLIENT_PORT, Members, cluster
 
 
 async def insist(kv: KvClient, key: bytes, value: bytes) -> None:
