@@ -13,15 +13,10 @@ from k8slite.proxy.relay import Balancer
 from k8slite.proxy.table import Endpoint, ServicePort, Table
 from k8slite.proxy.userspace import UserspaceWriter, open_userspace_writer
 from raftkv.os_host import TcpNet
+from tests.ports import free_port
 
 SERVICE_IP = "127.96.77.1"
 NODE_IP = "127.100.77.1"
-
-
-def free_port(ip: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as sock:
-        sock.bind((ip, 0))
-        return int(sock.getsockname()[1])
 
 
 def table(*endpoints: Endpoint, port: int, protocol: str = "TCP", **more: int) -> Table:

@@ -10,8 +10,9 @@ from k8slite.proxy.proxy import ProxyConfig, open_proxy
 from k8slite.proxy.userspace import open_userspace_writer
 from raftkv.os_host import OsHost
 from tests.apiserver.support import ADMIN, open_test_apiserver
+from tests.ports import free_port
 from tests.proxy.objects import endpoint, endpoint_slice
-from tests.proxy.test_userspace import ask, free_port, open_echo
+from tests.proxy.test_userspace import ask, open_echo
 
 
 async def test_a_service_created_by_a_client_is_reached() -> None:

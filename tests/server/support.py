@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,20 +15,16 @@ from raftkv.errors import MemberRemoved, UnknownOutcome
 from raftkv.host import Address, Tls
 from raftkv.os_host import OsHost
 from raftkv.server import Server, ServerConfig, open_server
+from tests.ports import free_port
 
 FAST: dict[str, Any] = {"tick_seconds": 0.02, "fsync": False}
 
 
 def free_addresses(count: int) -> list[Address]:
-    """Ports that were free a moment ago."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [Address(*each.getsockname()) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    ports: set[int] = set()
+    while len(ports) < count:
+        ports.add(free_port())
+    return [Address("127.0.0.1", port) for port in ports]
 
 
 def configs(directory: Path, members: int, **options: Any) -> dict[int, ServerConfig]:
