@@ -15,7 +15,7 @@ from k8slite.api.kinds import (
     SERVICE_ACCOUNTS,
 )
 from k8slite.api.meta import Obj, owner_reference, owner_references
-from tests.client_k8s.fake_api import FakeApi
+from tests.client.fake_api import FakeApi
 from tests.controllers.objects import deployment, meta_of, namespace_obj, pod, replica_set
 from tests.controllers.world import open_cluster
 

@@ -16,9 +16,9 @@ from k8slite.controllers.manager import CONTROLLERS, ControllerManagerConfig, ru
 from k8slite.scheduler.scheduler import Scheduler, SchedulerConfig
 from k8slite.scheduler.scheduler import run_replica as run_scheduler_replica
 from raftkv.host import Address
-from tests.client_k8s.fake_api import FakeApi
-from tests.client_k8s.test_leader import Link
-from tests.client_k8s.world import MemoryHost
+from tests.client.fake_api import FakeApi
+from tests.client.test_leader import Link
+from tests.client.world import MemoryHost
 from tests.controllers.objects import deployment
 from tests.controllers.world import Cluster
 from tests.scheduler.objects import node

@@ -11,7 +11,7 @@ import trio
 
 from k8slite.api.kinds import PERSISTENT_VOLUME_CLAIMS, PODS, STATEFUL_SETS
 from k8slite.api.meta import Obj, deleting, labels, name
-from tests.client_k8s.fake_api import Flaky
+from tests.client.fake_api import Flaky
 from tests.controllers.objects import meta_of
 from tests.controllers.world import Cluster, open_cluster
 

@@ -17,8 +17,8 @@ from k8slite.controllers.context import ControllerTimings, enqueue_to
 from k8slite.controllers.daemonset import node_of
 from k8slite.controllers.manager import ControllerManagerConfig, run_controllers
 from raftkv.host import Address
-from tests.client_k8s.fake_api import FakeApi
-from tests.client_k8s.world import MemoryHost
+from tests.client.fake_api import FakeApi
+from tests.client.world import MemoryHost
 
 
 class Cluster:

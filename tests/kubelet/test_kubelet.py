@@ -321,7 +321,7 @@ async def test_an_active_deadline_fails_the_pod(autojump_clock: MockClock) -> No
 
 
 async def test_requests_that_fail_are_repeated(autojump_clock: MockClock) -> None:
-    from tests.client_k8s.fake_api import unavailable
+    from tests.client.fake_api import unavailable
 
     async with open_fake_node() as (node, _):
         node.api.fault = unavailable

@@ -32,7 +32,7 @@ from k8slite.kubelet.runtime.oci import open_oci_runtime
 from k8slite.kubelet.runtime.process import open_process_runtime
 from k8slite.kubelet.volume_files import mounts_below
 from raftkv.os_host import OsHost
-from tests.client_k8s.world import MemoryHost
+from tests.client.world import MemoryHost
 
 KINDS = [
     "fake",

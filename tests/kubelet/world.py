@@ -22,8 +22,8 @@ from k8slite.kubelet.network import LoopbackNetwork
 from k8slite.kubelet.runtime.fake import FakeRuntime, Life, open_fake_runtime
 from k8slite.kubelet.runtime.interface import ContainerConfig, PodNetwork, Runtime, SandboxConfig
 from raftkv.host import Address, Host
-from tests.client_k8s.fake_api import FakeApi
-from tests.client_k8s.world import EPOCH, MemoryHost
+from tests.client.fake_api import FakeApi
+from tests.client.world import EPOCH, MemoryHost
 
 NODE = "node-1"
 CLIENT = ClientConfig(endpoints=(Address("127.0.0.1", 1),))

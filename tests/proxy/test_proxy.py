@@ -12,8 +12,8 @@ from k8slite.client.client import ClientConfig
 from k8slite.proxy.proxy import ProxyConfig, open_proxy_over
 from k8slite.proxy.table import Table
 from k8slite.proxy.writer import WriteFailed
-from tests.client_k8s.fake_api import FakeApi
-from tests.client_k8s.world import MemoryHost
+from tests.client.fake_api import FakeApi
+from tests.client.world import MemoryHost
 from tests.proxy.objects import endpoint, endpoint_slice, service
 
 CONFIG = ProxyConfig(client=ClientConfig(endpoints=()), node_name="node-1")

@@ -15,8 +15,8 @@ from k8slite.client.client import ClientConfig
 from k8slite.scheduler.pod_info import pod_requests
 from k8slite.scheduler.scheduler import SchedulerConfig, run_scheduling
 from raftkv.host import Address
-from tests.client_k8s.fake_api import FakeApi, Flaky
-from tests.client_k8s.world import MemoryHost
+from tests.client.fake_api import FakeApi, Flaky
+from tests.client.world import MemoryHost
 from tests.scheduler.objects import node, pod
 
 

@@ -11,7 +11,7 @@ from k8slite.api.status import ApiError, conflict
 from k8slite.client.client import ClientConfig, open_client
 from k8slite.client.errors import UnknownOutcome, Unreachable
 from raftkv.host import Address
-from tests.client_k8s.world import (
+from tests.client.world import (
     DROP,
     HANG,
     MemoryHost,

@@ -12,8 +12,8 @@ from k8slite.api.kinds import PODS
 from k8slite.api.meta import Obj, name, resource_version
 from k8slite.client.cache import ObjectCache
 from k8slite.client.informer import open_informer, open_informers
-from tests.client_k8s.fake_api import FakeApi, unavailable
-from tests.client_k8s.world import MemoryHost
+from tests.client.fake_api import FakeApi, unavailable
+from tests.client.world import MemoryHost
 
 
 def pod(pod_name: str, node: str = "") -> Obj:

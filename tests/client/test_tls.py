@@ -20,7 +20,7 @@ from k8slite.client.client import ClientConfig, open_client
 from k8slite.client.errors import Unreachable
 from raftkv.host import Address, Tls
 from raftkv.os_host import OsHost, load_tls
-from tests.client_k8s.world import (
+from tests.client.world import (
     MemoryHost,
     MemoryNet,
     Reply,

@@ -17,7 +17,7 @@ from k8slite.api.meta import Obj, copy, format_time, key, labels, make_key, name
 from k8slite.api.status import already_exists, conflict, expired, not_found, service_unavailable
 from k8slite.client.api import ObjList
 from k8slite.client.errors import UnknownOutcome
-from tests.client_k8s.world import EPOCH
+from tests.client.world import EPOCH
 
 Fault = Callable[[str, Kind, str], BaseException | None]
 """(verb, kind, key) -> what to raise instead of an answer."""

@@ -13,8 +13,8 @@ from k8slite.client.events import (
     EventRecorder,
     open_event_recorder,
 )
-from tests.client_k8s.fake_api import FakeApi
-from tests.client_k8s.world import EPOCH, MemoryHost
+from tests.client.fake_api import FakeApi
+from tests.client.world import EPOCH, MemoryHost
 
 POD = {
     "apiVersion": "v1",

@@ -11,8 +11,8 @@ import trio
 from k8slite.api.kinds import LEASES, Kind
 from k8slite.api.status import service_unavailable
 from k8slite.client.leader import LeaderElectionConfig, LeaderState, run_leader_elected
-from tests.client_k8s.fake_api import FakeApi
-from tests.client_k8s.world import MemoryHost
+from tests.client.fake_api import FakeApi
+from tests.client.world import MemoryHost
 
 KEY = "kube-system/manager"
 
