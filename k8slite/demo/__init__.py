@@ -4,6 +4,6 @@ story.py     the steps, in order
 load.py      the steady writes, and what must be true of them afterwards
 requests.py  the steady requests to a Service
 tools.py     kubectl and k8slite as a user runs them
-machine.py   what is on the machine outside the cluster's directory, before and after
+rules.py     the host's own packet rules, which no cluster touches
 show.py      what the person sees
 """

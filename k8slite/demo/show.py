@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import attrs
 
-from k8slite.cli.output import colour
+from k8slite.terminal import colour
 
 __all__ = ["NotHeld", "Show"]
 

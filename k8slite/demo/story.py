@@ -26,8 +26,8 @@ from k8slite.cluster.cleanup import leftovers
 from k8slite.cluster.layout import Layout
 from k8slite.cluster.spec import ClusterSpec, Place
 from k8slite.demo.load import Writes, longest_gap, run_writers
-from k8slite.demo.machine import Machine, look
 from k8slite.demo.requests import Door, Requests, fetch, run_requests
+from k8slite.demo.rules import rules_of_ours
 from k8slite.demo.show import NotHeld, Show
 from k8slite.demo.tools import Tools, find_kubectl
 from raftkv.host import Address
@@ -104,7 +104,7 @@ async def _tell(show: Show, home: Path, up: list[str]) -> None:
     environment = {"K8SLITE_HOME": str(home), "KUBECONFIG": str(home / NAME / "kubeconfig")}
     layout = Layout(home / NAME)
     tools = Tools(show, NAME, layout.socket, environment, find_kubectl())
-    before = look()
+    rules_before = rules_of_ours()
     try:
         await _start(show, tools, up)
         spec, place = layout.read()
@@ -114,7 +114,7 @@ async def _tell(show: Show, home: Path, up: list[str]) -> None:
         with trio.CancelScope(shield=True):
             await _end_quietly(tools)
         raise
-    await _end(show, tools, layout, before)
+    await _end(show, tools, layout, rules_before)
 
 
 # --- birth ---------------------------------------------------------------------------------------
@@ -457,15 +457,13 @@ async def _scale_and_delete(stage: Stage) -> None:
 # --- death ---------------------------------------------------------------------------------------
 
 
-async def _end(show: Show, tools: Tools, layout: Layout, before: Machine) -> None:
+async def _end(show: Show, tools: Tools, layout: Layout, rules_before: list[str]) -> None:
     show.title("The end")
     with show.step("k8slite down"):
         await tools.k8slite("down")
     with show.step("Nothing stays behind: process, namespace, interface, mount, rule, file"):
         left = leftovers(NAME, layout)
-        after = look()
-        for sort, things in after.items():
-            left += [f"{sort} {thing}" for thing in sorted(things - before[sort])]
+        left += [rule for rule in rules_of_ours() if rule not in rules_before]
         if layout.root.exists():
             left.append(f"directory {layout.root}")
         if left:
