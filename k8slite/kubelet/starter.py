@@ -152,6 +152,9 @@ class Starter:
             spec_hash=spec_hash(container),
             init=container["name"] in names,
             termination_message_file=message,
+            stdin=bool(container.get("stdin")),
+            stdin_once=bool(container.get("stdinOnce")),
+            tty=bool(container.get("tty")),
         )
 
     async def _post_start(self, pod: Obj, container: Obj, container_id: str, ip: str) -> None:

@@ -19,7 +19,7 @@ from k8slite.kubelet.logs import (
     parse_line,
     tail_offset,
 )
-from k8slite.kubelet.runtime.shim import Log
+from k8slite.kubelet.runtime.shim_log import Log
 
 
 def stamp(second: int) -> str:

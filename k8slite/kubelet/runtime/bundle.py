@@ -169,7 +169,7 @@ def make_bundle(
     return {
         "ociVersion": "1.0.2",
         "process": {
-            "terminal": False,
+            "terminal": config.tty,
             "user": {
                 "uid": identity.uid,
                 "gid": identity.gid,

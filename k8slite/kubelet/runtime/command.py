@@ -26,6 +26,8 @@ def environment_of(config: ContainerConfig, image: ImageConfig, *, hostname: str
     """The image's variables, overridden by the container's."""
     env = dict(entry.partition("=")[::2] for entry in image.env)
     env["HOSTNAME"] = hostname
+    if config.tty:
+        env["TERM"] = "xterm"
     env.update(config.env)
     return env
 

@@ -125,6 +125,9 @@ class ContainerConfig:
     spec_hash: str = ""
     init: bool = False
     termination_message_file: str = ""
+    stdin: bool = False
+    stdin_once: bool = False
+    tty: bool = False
 
 
 @attrs.frozen

@@ -7,7 +7,8 @@ Forking from a warm interpreter makes a start cost milliseconds, and the childre
 The launcher ends with its standard input; its children do not.
 
 A shim owns its container's directory: it reads `shim.json`, and writes `state.json` when the
-container runs and `exit.json` when it has ended, each by rename. It keeps the logs in CRI's format.
+container runs and `exit.json` when it has ended, each by rename. It keeps the logs in CRI's format
+(`shim_log`) and serves who attaches (`shim_attach`).
 SIGTERM: hand the stop signal on. SIGUSR1: kill everything. After each change it sends the
 container's id to `events.sock` in RUNTIME_DIR, if anyone listens.
 
@@ -20,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import fcntl
 import json
 import os
@@ -29,8 +29,16 @@ import signal
 import socket
 import struct
 import sys
+import termios
 import time
 from typing import Any, NoReturn
+
+if __name__ == "__main__":  # run by its path and isolated: our package is four directories up
+    sys.path.append(__file__.rpartition("/k8slite/kubelet/runtime/")[0])
+
+from k8slite.kubelet.runtime.shim_attach import Attachments
+from k8slite.kubelet.runtime.shim_log import Log
+from k8slite.kubelet.runtime.shim_streams import Streams, console_path, read_output
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -44,7 +52,7 @@ MNT_DETACH = 2
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1
 DRAIN_SECONDS = 2.0
 ANNOUNCE_SECONDS = 1.0
-LINE_MAX = 16 * 1024  # CRI's: longer lines are cut into partial ones
+LAG_SECONDS = 0.05  # how often output looks whether slow clients have caught up
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -72,81 +80,20 @@ def start_time(pid: int) -> int:
         return int(file.read().rpartition(b")")[2].split()[19])
 
 
-class Log:
-    """A CRI log file: `TIME STREAM F|P LINE`, rotated by size, `PATH.1` the newest old one."""
-
-    def __init__(self, path: str, size_max: int, files_max: int) -> None:
-        self.path, self.size_max, self.files_max = path, size_max, files_max
-        self.rest: dict[str, bytes] = {"stdout": b"", "stderr": b""}
-        self.open()
-
-    def open(self) -> None:
-        self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-        self.size = os.fstat(self.fd).st_size
-
-    def feed(self, stream: str, data: bytes) -> None:
-        lines = (self.rest[stream] + data).split(b"\n")
-        rest = lines.pop()
-        now = time.time_ns()
-        out = [self.format(now, stream, part, tag) for line in lines for part, tag in cut(line)]
-        while len(rest) >= LINE_MAX:
-            out.append(self.format(now, stream, rest[:LINE_MAX], b"P"))
-            rest = rest[LINE_MAX:]
-        self.rest[stream] = rest
-        if out:
-            self.write(b"".join(out))
-
-    def end(self, stream: str) -> None:
-        if self.rest[stream]:
-            self.write(self.format(time.time_ns(), stream, self.rest[stream], b"F"))
-            self.rest[stream] = b""
-
-    def format(self, now: int, stream: str, line: bytes, tag: bytes) -> bytes:
-        seconds, nanos = divmod(now, 1_000_000_000)
-        day = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-        return f"{day}.{nanos:09d}Z {stream} ".encode() + tag + b" " + line + b"\n"
-
-    def write(self, data: bytes) -> None:
-        if self.size + len(data) > self.size_max and self.size:
-            self.rotate()
-        try:
-            os.write(self.fd, data)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-                raise
-            return  # a full disk costs log lines, not the container
-        self.size += len(data)
-
-    def rotate(self) -> None:
-        os.close(self.fd)
-        for number in range(self.files_max - 1, 0, -1):
-            old = self.path if number == 1 else f"{self.path}.{number - 1}"
-            try:
-                os.rename(old, f"{self.path}.{number}")
-            except FileNotFoundError:
-                continue
-        self.open()
-
-
-def cut(line: bytes) -> list[tuple[bytes, bytes]]:
-    """A line as parts of at most LINE_MAX bytes: partial ones, then a full one."""
-    parts = [line[i : i + LINE_MAX] for i in range(0, len(line), LINE_MAX)] or [b""]
-    return [(part, b"P") for part in parts[:-1]] + [(parts[-1], b"F")]
-
-
 # ---------------------------------------------------------------- starting
 
 
-def exec_child(spec: dict[str, Any], out: int, err: int, failed: int) -> NoReturn:
+def exec_child(spec: dict[str, Any], streams: tuple[int, int, int], failed: int) -> NoReturn:
     """In the forked child: become the command. What goes wrong is told through `failed`."""
     doing = "start"
     try:
         if spec.get("die_with_shim", True):
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         os.setsid()
-        null = os.open("/dev/null", os.O_RDONLY)
-        for source, target in ((null, 0), (out, 1), (err, 2)):
+        for target, source in enumerate(streams):
             os.dup2(source, target)
+        if spec.get("tty") and "oci" not in spec:
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         for number in (
             signal.SIGTERM,
@@ -179,12 +126,12 @@ def exec_child(spec: dict[str, Any], out: int, err: int, failed: int) -> NoRetur
     os._exit(128)
 
 
-def spawn(spec: dict[str, Any], out: int, err: int) -> int:
-    """Fork and exec; the child's pid. Raises Failure."""
+def spawn(spec: dict[str, Any], streams: tuple[int, int, int]) -> int:
+    """Fork and exec with these standard streams; the child's pid. Raises Failure."""
     reader, writer = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
-        exec_child(spec, out, err, writer)
+        exec_child(spec, streams, writer)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
         problem = pipe.read()
@@ -212,13 +159,17 @@ def prepare_mounts(spec: dict[str, Any]) -> None:
     mount("overlay", overlay["target"], "overlay", 0, options)
 
 
-def start_oci(spec: dict[str, Any], out: int, err: int) -> int:
+def start_oci(spec: dict[str, Any], streams: tuple[int, int, int]) -> int:
     """Create and start by the OCI runtime; the pid of the container's first process."""
     prepare_mounts(spec)
     oci = spec["oci"]
     command = {"cwd": spec["dir"], "env": oci["env"], "die_with_shim": False}
-    for argv in (oci["create"], oci["start"]):
-        pid = spawn({**command, "argv": argv}, out, err)
+    create = list(oci["create"])
+    if spec.get("tty"):  # by way of our working directory: a socket's path must be short
+        path = f"/proc/{os.getpid()}/cwd/{console_path(spec)}"
+        create[-1:] = ["--console-socket", path, create[-1]]
+    for argv in (create, oci["start"]):
+        pid = spawn({**command, "argv": argv}, streams)
         _, status = os.waitpid(pid, 0)
         if status != 0:
             raise Failure(oci_error(oci["log"]) or f"{argv[0]} failed with status {status}")
@@ -257,13 +208,21 @@ class Shim:
         signal.set_wakeup_fd(wake_writer)
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
-        out_reader, out = os.pipe2(os.O_CLOEXEC)
-        err_reader, err = os.pipe2(os.O_CLOEXEC)
         log = Log(self.spec["log_path"], self.spec["log_size_max"], self.spec["log_files_max"])
         started = time.time()
+        poll = select.poll()
         try:
+            streams = Streams(self.spec)
             start = start_oci if "oci" in self.spec else spawn
-            self.pid = start(self.spec, out, err)
+            self.pid = start(self.spec, streams.given)
+            streams.started(self.spec)
+            attached = Attachments(
+                f"containers/{self.spec['id']}/attach.sock",
+                poll,
+                stdin=streams.stdin,
+                stdin_once=bool(self.spec.get("stdin_once")),
+                terminal=streams.terminal,
+            )
         except (Failure, OSError) as failure:
             self.kill_all()
             self.delete()
@@ -272,8 +231,6 @@ class Shim:
             )
             reply({"error": str(failure)})
             return
-        os.close(out)
-        os.close(err)
         write_json(
             f"{self.spec['dir']}/state.json",
             {
@@ -284,34 +241,54 @@ class Shim:
             },
         )
         reply({"pid": self.pid})
-        self.watch(wake_reader, {out_reader: "stdout", err_reader: "stderr"}, log)
+        self.watch(wake_reader, streams.outputs, log, poll, attached)
         self.finish(started, self.verdict())
+        attached.finish()
 
-    def watch(self, wake: int, streams: dict[int, str], log: Log) -> None:
+    def watch(
+        self,
+        wake: int,
+        streams: dict[int, str],
+        log: Log,
+        poll: select.poll,
+        attached: Attachments,
+    ) -> None:
         """Pump the output and obey signals until the container has ended and its pipes are dry."""
-        poll = select.poll()
         for fd in (wake, *streams):
             poll.register(fd, select.POLLIN)
         deadline: float | None = None
+        held = False
         self.reap()
         while streams or self.status is None:
             if self.status is not None and deadline is None:
                 self.kill_all()
                 deadline = time.monotonic() + DRAIN_SECONDS
+            if attached.lags() is not held:
+                held = not held
+                for fd in streams:
+                    if held:
+                        poll.unregister(fd)
+                    else:
+                        poll.register(fd, select.POLLIN)
+                if deadline is not None:
+                    deadline = time.monotonic() + DRAIN_SECONDS
             wait = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
-            ready = poll.poll(wait)
-            if not ready and deadline is not None:
+            ready = poll.poll(LAG_SECONDS * 1000 if held else wait)
+            if not ready and deadline is not None and not held:
                 break
-            for fd, _ in ready:
+            for fd, events in ready:
                 if fd == wake:
                     self.obey(os.read(wake, 512))
-                    continue
-                data = os.read(fd, 65536)
-                if data:
-                    log.feed(streams[fd], data)
+                elif attached.owns(fd):
+                    attached.ready(fd, events)
                 else:
-                    poll.unregister(fd)
-                    log.end(streams.pop(fd))
+                    data = read_output(fd)
+                    if data:
+                        log.feed(streams[fd], data)
+                        attached.feed(streams[fd], data)
+                    elif data is not None:
+                        poll.unregister(fd)
+                        log.end(streams.pop(fd))
         for stream in ("stdout", "stderr"):
             log.end(stream)
 
@@ -391,7 +368,7 @@ class Shim:
             oci = self.spec["oci"]
             command = {"cwd": self.spec["dir"], "env": oci["env"], "argv": oci["delete"]}
             try:
-                os.waitpid(spawn(command, null, null), 0)
+                os.waitpid(spawn(command, (null, null, null)), 0)
             except (Failure, ChildProcessError):
                 return
 

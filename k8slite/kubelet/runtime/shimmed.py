@@ -22,6 +22,7 @@ import trio
 
 from k8slite.client.background import open_background
 from k8slite.kubelet.images.store import ImageStore, StoredImage
+from k8slite.kubelet.runtime.attach import attach
 from k8slite.kubelet.runtime.execute import Exec, run_command
 from k8slite.kubelet.runtime.interactive import run_interactive
 from k8slite.kubelet.runtime.interface import (
@@ -312,6 +313,9 @@ class ShimRuntime:
             log_path=config.log_path,
             log_size_max=LOG_SIZE_MAX,
             log_files_max=LOG_FILES_MAX,
+            stdin=config.stdin,
+            stdin_once=config.stdin_once,
+            tty=config.tty,
         )
         write_json(directory / "shim.json", spec)
         write_json(
@@ -412,7 +416,10 @@ class ShimRuntime:
         return await run_interactive(how, client, stdin=stdin, tty=tty)
 
     async def attach(self, container_id: str, client: Streams, *, stdin: bool) -> None:
-        raise RuntimeFailure("not yet")
+        status = await self.container_status(container_id)
+        if status.state is not ContainerState.RUNNING:
+            raise ContainerNotFound(f"container {status.name} is not running")
+        await attach(self._container_root / container_id, client, stdin=stdin)
 
     async def port_forward(self, sandbox_id: str, port: int) -> trio.abc.Stream:
         status = self._sandboxes.get(sandbox_id)
