@@ -15,10 +15,12 @@ Rules that come with it:
 from __future__ import annotations
 
 import random
-import ssl
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
-import trio
+if TYPE_CHECKING:  # so that programs which only name addresses start without an event loop
+    import ssl
+
+    import trio
 
 __all__ = ["Address", "Disk", "File", "Host", "Listener", "Net", "Tls", "parse_address"]
 
@@ -71,7 +73,10 @@ class Net(Protocol):
 
 
 class File(Protocol):
-    """An append-only file. What was appended is durable only after `sync` has returned."""
+    """An append-only file. What was appended is durable only after `sync` has returned.
+
+    After a crash it may be followed by zeros that nobody wrote: space that was reserved.
+    """
 
     @property
     def size(self) -> int: ...

@@ -10,10 +10,12 @@ import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import trio
 
 from raftkv.host import Address, Disk, File, Listener, Tls
+from raftkv.os_file import OsFile
 
 __all__ = ["OsDisk", "OsHost", "TcpListener", "TcpNet", "load_tls"]
 
@@ -61,50 +63,25 @@ class TcpNet:
         return TcpListener(sock)
 
 
-class OsFile:
-    """An append-only file of the operating system."""
-
-    def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._size = os.fstat(self._fd).st_size
-
-    @property
-    def size(self) -> int:
-        return self._size
-
-    def append(self, data: bytes | bytearray | memoryview) -> None:
-        rest = memoryview(data)
-        while rest:
-            written = os.write(self._fd, rest)
-            self._size += written
-            rest = rest[written:]
-
-    async def sync(self) -> None:
-        await trio.to_thread.run_sync(os.fdatasync, self._fd)
-
-    def truncate(self, size: int) -> None:
-        os.ftruncate(self._fd, size)
-        self._size = size
-
-    def close(self) -> None:
-        os.close(self._fd)
-
-
 class OsDisk:
     """A directory of the operating system as a `Disk`."""
 
     def __init__(self, directory: str | Path) -> None:
         self._directory = Path(directory)
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._open: WeakValueDictionary[str, OsFile] = WeakValueDictionary()
 
     def names(self) -> list[str]:
         return sorted(entry.name for entry in os.scandir(self._directory) if entry.is_file())
 
     def read(self, name: str) -> bytes:
-        return (self._directory / name).read_bytes()
+        data = (self._directory / name).read_bytes()
+        file = self._open.get(name)
+        return data if file is None else data[: file.size]  # without what it has reserved
 
     def open_append(self, name: str) -> File:
-        return OsFile(self._directory / name)
+        file = self._open[name] = OsFile(self._directory / name)
+        return file
 
     async def replace(self, name: str, data: bytes) -> None:
         await trio.to_thread.run_sync(self._replace, name, data)
@@ -123,6 +100,7 @@ class OsDisk:
         self._sync_directory()
 
     def rename(self, old: str, new: str) -> None:
+        self._open.pop(old, None)
         (self._directory / old).rename(self._directory / new)
 
     def delete(self, name: str) -> None:

@@ -3,7 +3,8 @@
 One record is one `Wal.sync`: the next record is written only after the one before it is durable.
 That law makes tears and damage tell apart. A crash can tear the last record of the last segment
 and nothing else; so a bad record that is followed by a whole one, or stands in an older segment,
-was durable once and is damaged now.
+was durable once and is damaged now. Zeros at the end of any segment are space that was reserved
+ahead; where a record is missing before them, the chain in the next segment's head tells.
 
     length 4 | CRC-32 of the payload 4 | chain 4 | CRC-32 of these twelve bytes 4 | payload | zeros
     up to a multiple of 16; numbers little-endian
@@ -51,7 +52,7 @@ class Record(NamedTuple):
 
 
 class Tail(NamedTuple):
-    """Where the whole records end. `torn`: bytes lie behind, to be cut."""
+    """Where the whole records end. `torn`: the beginning of another one lies behind, to be cut."""
 
     offset: int
     chain: int
@@ -105,8 +106,8 @@ def scan(name: str, data: bytes, last: bool) -> Iterator[Record | Tail]:
             )
         yield Record(offset, payload, chain)
         offset = min(end + -length % ALIGNMENT, len(data))
-    if offset == len(data):
-        yield Tail(offset, chain, False)
+    if not bytes(view[offset:]).strip(b"\0"):
+        yield Tail(offset, chain, False)  # the end, or space that was reserved and never used
         return
     reason = _damage(view, offset)
     if reason is None and not last:

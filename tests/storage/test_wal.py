@@ -9,6 +9,7 @@ import pytest
 
 from raftkv.errors import SnapshotDamaged, StorageFailed, WalDamaged, WrongCluster
 from raftkv.raft.messages import Entry, HardState, Snapshot, SnapshotMeta
+from raftkv.storage.records import Record, scan
 from raftkv.storage.replay import Identity, Recovered, segment_name
 from raftkv.storage.verify import verify
 from raftkv.storage.wal import Wal
@@ -132,6 +133,20 @@ async def test_zero_tail() -> None:
         found = await reopen(disk)
         assert len(found.entries) == 3
         assert disk.read(segment_name(1)) == (await filled(3)).read(segment_name(1))
+
+
+async def test_zeros_behind_an_older_segment() -> None:
+    """Space that was reserved when the process was killed; a record lost before it is noticed."""
+    disk = await filled(30, segment_bytes=400)
+    name = disk.names()[1]
+    whole = bytes(disk.files[name].data)
+    disk.files[name].data += bytes(1000)
+    assert len((await reopen(disk.copy())).entries) == 30
+    records = [item for item in scan(name, whole, False) if isinstance(item, Record)]
+    cut = records[-1].offset
+    disk.files[name].data[cut:] = bytes(1000)
+    with pytest.raises(WalDamaged, match="does not continue the log"):
+        await reopen(disk)
 
 
 async def test_torn_sector_heuristic() -> None:
