@@ -35,11 +35,13 @@ WARM_UP_SECONDS = 1.0
 
 @attrs.define
 class Load:
-    """What was measured. `latencies` in seconds, in order of completion."""
+    """What was measured. `latencies` in seconds, in order of completion; `puts_in_all` counts those
+    of the warm-up too."""
 
     clients: int
     seconds: float
     latencies: list[float] = attrs.field(factory=list)
+    puts_in_all: int = 0
     errors: list[str] = attrs.field(factory=list)
     counting_from: float = 0.0
     counting_to: float = 0.0
@@ -50,6 +52,7 @@ class Load:
             "clients": self.clients,
             "seconds": self.seconds,
             "puts": len(ordered),
+            "puts_in_all": self.puts_in_all,
             "put_per_second": round(len(ordered) / self.seconds, 1),
             "p50_ms": round(percentile(ordered, 0.50) * 1000, 3),
             "p90_ms": round(percentile(ordered, 0.90) * 1000, 3),
@@ -112,6 +115,7 @@ async def _drive(
                 value = values[sequence & 63]
                 requests.append([client + 1, "put", key, value, 0, False])
                 sent_at[client] = moment
+            load.puts_in_all += len(requests)
             if requests:
                 await stream.send_all(encode(requests))
             data = await stream.receive_some(CHUNK_BYTES)

@@ -10,27 +10,30 @@ with fsync, and a put counts only once its reply is there.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import trio
 
+from bench.members import BenchFailed, Running, environment, last_line, open_members
+
 __all__ = ["add_arguments", "run", "run_quorum"]
 
-START_SECONDS = 30.0
-STOP_SECONDS = 5.0
-HEADINGS = ("MEMBERS", "CLIENTS", "PUT/S", "P50 MS", "P90 MS", "P99 MS")
-FIELDS = ("members", "clients", "put_per_second", "p50_ms", "p90_ms", "p99_ms")
+COLUMNS = (
+    ("MEMBERS", "members"),
+    ("CLIENTS", "clients"),
+    ("PUT/S", "put_per_second"),
+    ("P50 MS", "p50_ms"),
+    ("P90 MS", "p90_ms"),
+    ("P99 MS", "p99_ms"),
+    ("CPU US/PUT", "cpu_us_per_put"),
+    ("MEMORY MB", "memory_mb"),
+)
 
 Report = Callable[[str], None]
 
@@ -77,10 +80,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
-    lines = [HEADINGS, *(tuple(str(result[field]) for field in FIELDS) for result in results)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
-    rows = ["  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in lines]
-    return "\n".join(rows) + "\n"
+    rows = [[str(result[field]) for _, field in COLUMNS] for result in results]
+    lines = [[heading for heading, _ in COLUMNS], *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
+    shown = ["  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in lines]
+    return "\n".join(shown) + "\n"
 
 
 def _numbers(text: str) -> list[int]:
@@ -99,10 +103,6 @@ def _silence(message: str) -> None:
     """No terminal, no progress."""
 
 
-class BenchFailed(Exception):
-    """A member or the load ended badly; the message holds what it said last."""
-
-
 def run_quorum(
     sizes: Sequence[int] = (1, 3, 5),
     clients: Sequence[int] = (64,),
@@ -116,7 +116,8 @@ def run_quorum(
     """Measure every size with every number of clients.
 
     Each result: members, clients, seconds, puts, put_per_second, p50_ms, p90_ms, p99_ms,
-    value_bytes, fsync. Raises BenchFailed, OSError.
+    value_bytes, fsync, cpu_us_per_put (of all members together), cpu_us_per_put_by_member,
+    memory_mb (of the largest member). Raises BenchFailed, OSError.
     """
     options = {"connections": connections, "value_bytes": value_bytes}
     return trio.run(_measure_all, sizes, clients, seconds, options, directory, report)
@@ -136,17 +137,31 @@ async def _measure_all(
             report(f"{size} members, {count} clients: starting")
             parent = tempfile.mkdtemp(prefix="raftkv-bench-", dir=directory)
             try:
-                async with open_members(size, Path(parent)) as endpoints:
+                async with open_members(size, Path(parent)) as running:
                     report(f"{size} members, {count} clients: measuring for {seconds:g} s")
-                    summary = await _load(endpoints, count, seconds, options)
+                    before = running.cpu_seconds()
+                    summary = await _load(running.endpoints, count, seconds, options)
+                    costs = _costs(running, before, summary["puts_in_all"])
             finally:
                 shutil.rmtree(parent, ignore_errors=True)
             if summary["errors"]:
                 raise BenchFailed(f"puts failed: {summary['errors'][0]}")
             extra = {"value_bytes": options["value_bytes"], "fsync": True}
-            results.append({"members": size, **summary, **extra})
+            results.append({"members": size, **summary, **costs, **extra})
     report("")
     return results
+
+
+def _costs(running: Running, before: list[float], puts: int) -> dict[str, Any]:
+    """What the members spent on the load: the leader's share is the largest."""
+    after = running.cpu_seconds()
+    spent = [1e6 * (end - start) / max(puts, 1) for start, end in zip(before, after, strict=True)]
+    memory = running.memory_bytes()
+    return {
+        "cpu_us_per_put": round(sum(spent), 1),
+        "cpu_us_per_put_by_member": [round(each, 1) for each in spent],
+        "memory_mb": round(max(memory) / 1e6, 1),
+    }
 
 
 async def _load(
@@ -158,91 +173,12 @@ async def _load(
     command += ["--connections", str(options["connections"])]
     command += ["--value-bytes", str(options["value_bytes"])]
     ended = await trio.run_process(
-        command, capture_stdout=True, capture_stderr=True, check=False, env=_environment()
+        command, capture_stdout=True, capture_stderr=True, check=False, env=environment()
     )
     if ended.returncode:
-        raise BenchFailed(f"the load failed: {_last_line(ended.stderr)}")
+        raise BenchFailed(f"the load failed: {last_line(ended.stderr)}")
     summary: dict[str, Any] = json.loads(ended.stdout)
     return summary
-
-
-@contextlib.asynccontextmanager
-async def open_members(size: int, directory: Path) -> AsyncIterator[list[str]]:
-    """Members as processes; their client addresses. They are gone at the end of the block."""
-    ports = _free_ports(2 * size)
-    names = [f"m{number}" for number in range(1, size + 1)]
-    peers = ",".join(f"{name}=127.0.0.1:{port}" for name, port in zip(names, ports, strict=False))
-    endpoints = [f"127.0.0.1:{port}" for port in ports[size:]]
-    processes: list[subprocess.Popen[bytes]] = []
-    try:
-        for name, endpoint in zip(names, endpoints, strict=True):
-            command = [sys.executable, "-m", "raftkv.cli", "serve", "--name", name]
-            command += ["--data-dir", str(directory / name), "--client-listen", endpoint]
-            command += ["--peers", peers] if size > 1 else []
-            command += ["--campaign"] if name == "m1" else []
-            processes.append(_start(command, directory / f"{name}.log"))
-        await _wait_listening(endpoints, processes, directory)
-        yield endpoints
-        for name, process in zip(names, processes, strict=True):
-            if process.poll() is not None:
-                said = _last_line((directory / f"{name}.log").read_bytes())
-                raise BenchFailed(f"member {name} ended: {said}")
-    finally:
-        _stop(processes)
-
-
-def _start(command: list[str], output: Path) -> subprocess.Popen[bytes]:
-    with output.open("wb") as file:
-        return subprocess.Popen(command, stdout=file, stderr=file, env=_environment())
-
-
-async def _wait_listening(
-    endpoints: list[str], processes: list[subprocess.Popen[bytes]], directory: Path
-) -> None:
-    with trio.fail_after(START_SECONDS):
-        for number, endpoint in enumerate(endpoints):
-            host, _, port = endpoint.rpartition(":")
-            while True:
-                if processes[number].poll() is not None:
-                    said = _last_line((directory / f"m{number + 1}.log").read_bytes())
-                    raise BenchFailed(f"a member did not start: {said}")
-                with contextlib.suppress(OSError):
-                    await trio.aclose_forcefully(await trio.open_tcp_stream(host, int(port)))
-                    break
-                await trio.sleep(0.05)
-
-
-def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
-    """SIGKILL is fine: what they wrote is deleted anyway."""
-    for process in processes:
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-    for process in processes:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_SECONDS)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
-
-
-def _environment() -> dict[str, str]:
-    """Children find the packages where we found them, wherever they are run."""
-    root = str(Path(__file__).resolve().parent.parent)
-    path = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{path}" if path else root}
-
-
-def _last_line(output: bytes) -> str:
-    lines = output.decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "(it said nothing)"
 
 
 def main() -> int:
