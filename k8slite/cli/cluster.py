@@ -17,9 +17,10 @@ from typing import Any, Final
 
 import attrs
 
-from k8slite.cli.output import CommandFailed, age, bytes_of, colour, print_json, print_table
+from k8slite.cli.output import CommandFailed, age, bytes_of, print_json, print_table
 from k8slite.cluster.layout import Layout, NoSuchCluster, find, known, register, unregister
 from k8slite.cluster.spec import ClusterSpec, InvalidSpec
+from k8slite.terminal import colour
 
 __all__ = ["DEFAULT_NAME", "add_commands", "ask_status", "existing", "running"]
 

@@ -1,17 +1,14 @@
-"""What commands print: tables for people, JSON for programs, colours on a terminal only."""
+"""What commands print: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Sequence
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
-__all__ = ["CommandFailed", "UsageError", "age", "bytes_of", "colour", "print_json", "print_table"]
+__all__ = ["CommandFailed", "UsageError", "age", "bytes_of", "print_json", "print_table"]
 
 GAP: Final = 3
-CODES: Final = {"red": "31", "green": "32", "yellow": "33", "dim": "2", "bold": "1"}
 
 
 class CommandFailed(Exception):
@@ -20,13 +17,6 @@ class CommandFailed(Exception):
 
 class UsageError(Exception):
     """The command line makes no sense. Exit code 2."""
-
-
-def colour(text: str, name: str, stream: TextIO = sys.stdout) -> str:
-    """The text in a colour where the stream is a terminal that may be coloured."""
-    if not stream.isatty() or "NO_COLOR" in os.environ:
-        return text
-    return f"\x1b[{CODES[name]}m{text}\x1b[0m"
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
