@@ -114,7 +114,7 @@ def _brute_force(operations: list[Operation]) -> bool:
     return False
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 10**9))
 def test_the_search_agrees_with_brute_force(seed: int) -> None:
     rng = random.Random(seed)

@@ -113,7 +113,7 @@ class Slices:
                     self.slices = [o for o in self.slices if name(o) != action.name]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.sets(st.integers(0, 260), max_size=260), min_size=1, max_size=5))
 def test_slices_hold_each_pod_once_and_are_never_too_full(steps: list[set[int]]) -> None:
     state = Slices()

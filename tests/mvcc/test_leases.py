@@ -123,7 +123,7 @@ steps = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(steps, max_size=40))
 def test_never_too_early_and_expired_key_deleted(sequence: list[Any]) -> None:
     """Whatever happens, a lease lives for its TTL after the last success that its owner saw, and

@@ -119,7 +119,7 @@ def history(machine: Machine, start: int) -> list[Any]:
     return [e for events in machine.store.events(start, machine.revision + 1) for e in events]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(commands, max_size=25), st.booleans())
 def test_machine_equals_its_twin(sequence: list[list[Any]], lazy: bool) -> None:
     machine, twin = Machine(), Twin()
@@ -154,7 +154,7 @@ def test_machine_equals_its_twin(sequence: list[list[Any]], lazy: bool) -> None:
     event(f"compacted: {machine.compact_revision > 0}")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.one_of(commands, st.just(["restore"])), max_size=25), st.data())
 def test_restored_machine_goes_on_as_the_original(
     sequence: list[list[Any]], data: st.DataObject
@@ -178,7 +178,8 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=300,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(st.lists(commands, max_size=25), st.lists(commands, max_size=40), st.data())
 def test_a_snapshot_in_pieces_shows_the_moment_of_its_beginning(
@@ -209,7 +210,7 @@ watches = st.tuples(watch_ranges, st.integers(0, 12), flags, flags)
 slow = st.tuples(st.just("slow"), st.integers(0, 5))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     st.lists(
         st.one_of(commands, commands, st.tuples(st.just("watch"), watches), slow), max_size=40

@@ -168,7 +168,7 @@ def carry_out(state: dict[tuple[str, str], list[str]], text: str) -> None:
                         assert (where, target) in state, "a jump to a chain that is not there"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(services_of, slices_of), min_size=1, max_size=4))
 def test_changes_lead_from_any_world_to_any_other(worlds: list[Any]) -> None:
     """Applied one after the other they give what a fresh start gives, and no jump ever dangles."""

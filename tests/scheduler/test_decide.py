@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from k8slite.api import quantity
@@ -329,7 +329,6 @@ def nodes_and_pods(draw: st.DrawFn) -> tuple[list[Obj], list[Obj]]:
     return nodes, pods
 
 
-@settings(deadline=None)
 @given(nodes_and_pods(), st.integers(0, 100))
 def test_the_decision_agrees_with_the_dumb_twin(
     drawn: tuple[list[Obj], list[Obj]], seed: int
