@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ START_SECONDS = 30.0
 STOP_SECONDS = 5.0
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+CHANCE = random.SystemRandom()
 
 
 class BenchFailed(Exception):
@@ -115,14 +117,15 @@ def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Below the range of outgoing connections: no client takes them before a member is up."""
+    sockets: list[socket.socket] = []
+    with contextlib.ExitStack() as held:
+        while len(sockets) < count:
+            sock = held.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                sock.bind(("127.0.0.1", CHANCE.randrange(10_000, 30_000)))
+                sockets.append(sock)
+        return [sock.getsockname()[1] for sock in sockets]
 
 
 def environment() -> dict[str, str]:
