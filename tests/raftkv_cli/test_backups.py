@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli_raftkv.support import PATIENCE, Member, raftkv, running
+from tests.raftkv_cli.support import PATIENCE, Member, raftkv, running
 from tests.server.support import free_addresses
 
 

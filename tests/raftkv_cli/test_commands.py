@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cli_raftkv.support import (
+from tests.raftkv_cli.support import (
     COMMAND,
     PATIENCE,
     Member,

@@ -12,7 +12,7 @@ import pytest
 
 from raftkv.cli.output import UsageError
 from raftkv.cli.transactions import comparison, operation, paragraphs
-from tests.cli_raftkv.support import COMMAND, PATIENCE, Member, environment, raftkv, running
+from tests.raftkv_cli.support import COMMAND, PATIENCE, Member, environment, raftkv, running
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 
-from tests.cli_raftkv.support import PATIENCE, Member, raftkv, raftkv_process, running
+from tests.raftkv_cli.support import PATIENCE, Member, raftkv, raftkv_process, running
 from tests.server.support import free_addresses
 
 

@@ -12,7 +12,7 @@ from raftkv.client import open_client
 from raftkv.errors import UnknownOutcome
 from raftkv.host import parse_address
 from raftkv.os_host import OsHost
-from tests.cli_raftkv.support import Member, raftkv, raftkv_process, running
+from tests.raftkv_cli.support import Member, raftkv, raftkv_process, running
 from tests.server.certificates import Authority
 from tests.server.support import free_addresses
 
