@@ -13,13 +13,24 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-__all__ = ["BROKEN", "ByteStream", "LINGER_SECONDS", "HangUp", "relay", "watch_idle"]
+__all__ = ["BROKEN", "ByteStream", "LINGER_SECONDS", "HangUp", "relay", "watch_idle", "why"]
 
 READ_BYTES = 64 * 1024
 LINGER_SECONDS = 3.0
 """How long a finished connection waits for its peer's end. Closing one with unread bytes resets
 it, and the peer could lose our last ones."""
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, OSError)
+
+
+def why(error: BaseException) -> str:
+    """The reason at the bottom of a failed connection, in a few words."""
+    if isinstance(error, BaseExceptionGroup):
+        return why(error.exceptions[0])
+    if isinstance(error.__cause__, (OSError, BaseExceptionGroup)):
+        return why(error.__cause__)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error) or type(error).__name__
 
 
 class HangUp(Exception):

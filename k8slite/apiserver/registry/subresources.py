@@ -13,6 +13,7 @@ from k8slite.apiserver.registry.logs import pod_log
 from k8slite.apiserver.registry.scale import get_scale, patch_scale, put_scale
 from k8slite.apiserver.registry.tokens import create_token
 from k8slite.apiserver.streaming.pods import attach_pod, exec_pod, forward_ports
+from k8slite.apiserver.streaming.proxy import PROXY
 
 __all__ = ["SCALE", "SUBRESOURCES"]
 
@@ -49,6 +50,9 @@ SUBRESOURCES: dict[str, dict[str, Handler]] = {
     "pods/log": {"get": pod_log},
     "pods/exec": {"get": exec_pod, "create": exec_pod},
     "pods/attach": {"get": attach_pod, "create": attach_pod},
+    "nodes/proxy": {**PROXY},
+    "pods/proxy": {**PROXY},
+    "services/proxy": {**PROXY},
     "pods/portforward": {"get": forward_ports, "create": forward_ports},
     "pods/ephemeralcontainers": {
         "get": reads.get,

@@ -14,7 +14,7 @@ import trio
 
 from k8slite.api.status import ApiError
 from k8slite.apiserver.call import Call
-from k8slite.streaming.bytes import BROKEN, ByteStream
+from k8slite.streaming.bytes import BROKEN, ByteStream, why
 from raftkv.host import Address
 
 __all__ = ["Backend", "open_backend", "unreachable"]
@@ -138,7 +138,6 @@ async def open_backend(call: Call, address: Address, tls: ssl.SSLContext | None)
 
 def unreachable(address: Address, error: BaseException) -> ApiError:
     """A back end that cannot be reached, or has left in the middle."""
-    reason = "timed out" if isinstance(error, trio.TooSlowError) else str(error)
-    if error.__cause__ is not None:
-        reason = f"{reason}: {error.__cause__}"
-    return ApiError(503, "ServiceUnavailable", f"error trying to reach {address}: {reason}", {})
+    reason = "i/o timeout" if isinstance(error, trio.TooSlowError) else why(error)
+    message = f"error trying to reach service: dial tcp {address}: {reason}"
+    return ApiError(503, "ServiceUnavailable", message, {})

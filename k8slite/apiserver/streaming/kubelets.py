@@ -32,5 +32,6 @@ async def open_kubelet(call: Call, address: Address) -> Backend:
     try:
         return await open_backend(call, address, call.core.config.kubelet_tls)
     except ApiError as error:
-        message = f"Internal error occurred: error dialing backend: {error.message}"
+        reason = error.message.removeprefix("error trying to reach service: ")
+        message = f"Internal error occurred: error dialing backend: {reason}"
         raise ApiError(500, "InternalError", message) from None

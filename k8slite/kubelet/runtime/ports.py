@@ -8,7 +8,9 @@ import socket
 
 import trio
 
-__all__ = ["connect_inside"]
+from k8slite.streaming.bytes import why
+
+__all__ = ["connect", "connect_inside"]
 
 CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -37,6 +39,14 @@ def _socket_inside(pid: int, family: socket.AddressFamily) -> socket.socket:
         os.close(own)
 
 
+async def connect(host: str, port: int) -> trio.abc.Stream:
+    """Raises OSError with a reason for users."""
+    try:
+        return await trio.open_tcp_stream(host, port)
+    except OSError as error:
+        raise OSError(f"failed to connect to {host}:{port}: {why(error)}") from None
+
+
 async def connect_inside(pid: int, port: int) -> trio.abc.Stream:
     """A connection to localhost in the network namespace of a process. Raises OSError."""
     first: OSError | None = None
@@ -54,6 +64,5 @@ async def connect_inside(pid: int, port: int) -> trio.abc.Stream:
             first = first or error
     assert first is not None, "both families have failed"
     raise OSError(
-        first.errno,
-        f"failed to connect to localhost:{port} inside the pod's namespace: {first.strerror}",
-    ) from first
+        f"failed to connect to localhost:{port} inside the pod's namespace: {why(first)}"
+    ) from None

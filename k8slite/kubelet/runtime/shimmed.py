@@ -43,7 +43,7 @@ from k8slite.kubelet.runtime.interface import (
     Streams,
 )
 from k8slite.kubelet.runtime.launcher import Launcher, open_launcher
-from k8slite.kubelet.runtime.ports import connect_inside
+from k8slite.kubelet.runtime.ports import connect, connect_inside
 from k8slite.kubelet.runtime.records import (
     alive,
     container_to_json,
@@ -429,7 +429,7 @@ class ShimRuntime:
         if state is not None and not status.host_network:
             return await connect_inside(state["pid"], port)
         # Pods without a namespace share the machine's: only the pod's own address is its own.
-        return await trio.open_tcp_stream(status.ip or "127.0.0.1", port)
+        return await connect(status.ip or "127.0.0.1", port)
 
     async def probe(self, container_id: str, kind: str) -> bool | None:
         return None
