@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import ipaddress
 import ssl
 from pathlib import Path
 
 import pytest
 import trio
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from k8slite.api.kinds import PODS
 from k8slite.client.client import ClientConfig, open_client
 from k8slite.client.errors import Unreachable
-from raftkv.host import Address, Tls
-from raftkv.os_host import OsHost, load_tls
+from raftkv.host import Address
+from raftkv.os_host import OsHost
+from tests.certificates import Authority
 from tests.client.world import (
     MemoryHost,
     MemoryNet,
@@ -30,38 +25,6 @@ from tests.client.world import (
 )
 
 POD = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "n"}}
-
-
-def identity(directory: Path, address: str) -> Tls:
-    """An authority and one certificate for the address, used on both sides."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]),
-            critical=False,
-        )
-        .sign(key, hashes.SHA256())
-    )
-    pem = certificate.public_bytes(serialization.Encoding.PEM)
-    secret = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    (directory / "cert.pem").write_bytes(pem)
-    (directory / "key.pem").write_bytes(secret)
-    where = str(directory / "cert.pem")
-    return load_tls(ca=where, certificate=where, key=str(directory / "key.pem"))
 
 
 class TlsNet(MemoryNet):
@@ -80,7 +43,7 @@ async def answer(request: Request) -> Reply:
 
 
 async def test_requests_go_over_tls_in_memory(tmp_path: Path) -> None:
-    tls = identity(tmp_path, "10.0.0.1")
+    tls = Authority(tmp_path, addresses=("10.0.0.1",)).tls("test")
     host = MemoryHost(net=TlsNet(tls.server))
     address = Address("10.0.0.1", 6443)
     config = ClientConfig(endpoints=(address,), tls=tls.client)
@@ -93,7 +56,7 @@ async def test_requests_go_over_tls_in_memory(tmp_path: Path) -> None:
 
 
 async def test_requests_go_over_tls_on_real_sockets(tmp_path: Path) -> None:
-    tls = identity(tmp_path, "127.0.0.1")
+    tls = Authority(tmp_path).tls("test")
     host = OsHost("here")
     listener = await host.net.listen(Address("127.0.0.1", 0))
 
@@ -126,7 +89,7 @@ async def test_requests_go_over_tls_on_real_sockets(tmp_path: Path) -> None:
 async def test_a_certificate_for_another_address_is_refused(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
-    tls = identity(tmp_path, "10.9.9.9")
+    tls = Authority(tmp_path, addresses=("10.9.9.9",)).tls("test")
     host = MemoryHost(net=TlsNet(tls.server))
     address = Address("10.0.0.1", 6443)
 

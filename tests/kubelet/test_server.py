@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,10 +10,6 @@ from typing import Any
 
 import pytest
 import trio
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from k8slite.api.kinds import PODS
 from k8slite.client.http import Connection, encode_request
@@ -23,53 +18,8 @@ from k8slite.kubelet.images.store import ImageStore
 from k8slite.kubelet.runtime.process import open_process_runtime
 from raftkv.host import Address
 from raftkv.os_host import OsHost
+from tests.certificates import Authority
 from tests.kubelet.world import Node, container, open_fake_node, open_node, pod
-
-
-def make_identities(directory: Path, *names: tuple[str, str]) -> None:
-    """ca.pem, and NAME.pem with NAME.key for each (name, organisation)."""
-    start = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
-    end = datetime.datetime(2080, 1, 1, tzinfo=datetime.UTC)
-    authority_key = ec.generate_private_key(ec.SECP256R1())
-    authority = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ca")])
-
-    def sign(subject: x509.Name, key: Any, *, ca: bool) -> x509.Certificate:
-        builder = x509.CertificateBuilder(
-            authority, subject, key.public_key(), x509.random_serial_number(), start, end
-        )
-        builder = builder.add_extension(x509.BasicConstraints(ca, None), critical=True)
-        local = x509.SubjectAlternativeName([x509.DNSName("kubelet")])
-        return builder.add_extension(local, critical=False).sign(authority_key, hashes.SHA256())
-
-    pem = serialization.Encoding.PEM
-    root = sign(authority, authority_key, ca=True)
-    (directory / "ca.pem").write_bytes(root.public_bytes(pem))
-    for name, organisation in names:
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name(
-            [
-                x509.NameAttribute(NameOID.COMMON_NAME, name),
-                x509.NameAttribute(NameOID.ORGANIZATION_NAME, organisation),
-            ]
-        )
-        (directory / f"{name}.pem").write_bytes(sign(subject, key, ca=False).public_bytes(pem))
-        (directory / f"{name}.key").write_bytes(
-            key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        )
-
-
-def server_context(directory: Path) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(directory / "ca.pem"))
-    context.load_cert_chain(directory / "kubelet.pem", directory / "kubelet.key")
-    context.verify_mode = ssl.CERT_OPTIONAL
-    return context
-
-
-def client_context(directory: Path, name: str = "") -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(directory / "ca.pem"))
-    if name:
-        context.load_cert_chain(directory / f"{name}.pem", directory / f"{name}.key")
-    return context
 
 
 @asynccontextmanager
@@ -78,7 +28,7 @@ async def connected(
 ) -> AsyncIterator[Connection]:
     stream: trio.abc.Stream = await net.open_stream(address)
     if tls is not None:
-        stream = trio.SSLStream(stream, tls, server_hostname="kubelet", https_compatible=True)
+        stream = trio.SSLStream(stream, tls, server_hostname="localhost", https_compatible=True)
     connection = Connection(stream, address)
     try:
         yield connection
@@ -139,19 +89,23 @@ async def test_nonsense_closes_the_connection(autojump_clock: trio.testing.MockC
 async def test_certificates(
     who: str, allowed: tuple[str, ...] | None, status: int, tmp_path: Path
 ) -> None:
-    names = ("kubelet", "x"), ("apiserver", "system:masters"), ("other", "y")
-    make_identities(tmp_path, *names)
+    authority = Authority(tmp_path)
+    groups = {"apiserver": "system:masters", "other": "y"}
     from k8slite.kubelet.runtime.fake import open_fake_runtime
 
     host = OsHost()
     async with open_fake_runtime(host) as runtime:
         fields: dict[str, Any] = {
             "serve": True,
-            "tls": server_context(tmp_path),
+            "tls": authority.tls("kubelet", require_client=False).server,
             "authorized_users": allowed,
         }
         async with open_node(runtime, host=host, **fields) as node:
-            tls = client_context(tmp_path, who)
+            tls = (
+                authority.tls(who, groups[who]).client
+                if who
+                else ssl.create_default_context(cafile=authority.path)
+            )
             async with connected(host.net, node.kubelet.address, tls) as connection:
                 assert (await ask(connection, "/healthz"))[0] == 200
                 assert (await ask(connection, "/pods"))[0] == status

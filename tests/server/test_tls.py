@@ -10,7 +10,7 @@ import trio
 
 from raftkv.client import open_client
 from raftkv.os_host import OsHost
-from tests.server.certificates import Authority
+from tests.certificates import Authority
 from tests.server.support import client_of, open_cluster
 
 
