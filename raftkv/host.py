@@ -85,6 +85,13 @@ class File(Protocol):
         """Hand the bytes to the operating system. Raises OSError (disk full, I/O error)."""
         ...
 
+    def begin_sync(self) -> None:
+        """Let the next `sync` begin in the background, if that is possible.
+
+        Nothing may be appended between the two.
+        """
+        ...
+
     async def sync(self) -> None:
         """Make all appended bytes durable (fdatasync).
 

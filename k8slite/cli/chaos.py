@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import Any
 
-from k8slite.cli.cluster import DEFAULT_NAME, running
-from k8slite.cli.output import CommandFailed, UsageError, print_json
+from k8slite.cli.common import add_name, ask
+from k8slite.cli.output import UsageError, print_json
 
 __all__ = ["add_commands"]
 
@@ -38,9 +39,7 @@ def add_commands(commands: Any) -> None:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         each.add_argument("target", metavar="TARGET")
-        each.add_argument(
-            "--name", default=DEFAULT_NAME, help="the cluster's name (default: %(default)s)"
-        )
+        add_name(each)
         each.add_argument("-o", "--output", choices=("text", "json"), default="text")
         if action == "kill":
             each.add_argument(
@@ -54,19 +53,16 @@ def add_commands(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from k8slite.cluster import control
     from k8slite.cluster.durations import parse_seconds
 
-    request = {"op": arguments.action, "target": arguments.target}
+    request: dict[str, Any] = {"op": arguments.action, "target": arguments.target}
     if getattr(arguments, "seconds", None) is not None:
         try:
-            request["seconds"] = parse_seconds(arguments.seconds)
+            seconds = parse_seconds(arguments.seconds)
         except ValueError as error:
             raise UsageError(f"--for: {error}") from error
-    try:
-        answer = control.ask(running(arguments.name).socket, request)
-    except (control.NotRunning, control.Refused, TimeoutError) as error:
-        raise CommandFailed(str(error)) from error
+        request["seconds"] = seconds if math.isfinite(seconds) else None
+    answer = ask(arguments.name, request)
     if arguments.output == "json":
         print_json(answer)
         return 0
@@ -75,10 +71,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _words(action: str, component: str, pid: int, seconds: float) -> str:
+def _words(action: str, component: str, pid: int, seconds: float | None) -> str:
     if not pid:
-        return f"{component} is dead" + (": it is started" if action == "resume" else "")
+        also = {"kill": f", and stays so {_until(seconds)}", "resume": ": it is started"}
+        return f"{component} is dead" + also.get(action, "")
     if action != "kill":
         return f"{component} (pid {pid}) is {DONE[action]}"
-    until = "until it is resumed" if seconds == float("inf") else f"for {seconds:g} s"
-    return f"{component} (pid {pid}) is killed; it stays dead {until}"
+    return f"{component} (pid {pid}) is killed; it stays dead {_until(seconds)}"
+
+
+def _until(seconds: float | None) -> str:
+    return "until it is resumed" if seconds is None else f"for {seconds:g} s"

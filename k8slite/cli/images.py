@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from k8slite.cli.cluster import DEFAULT_NAME, existing
+from k8slite.cli.common import add_name, add_output, existing
 from k8slite.cli.output import CommandFailed, print_json, print_table
 
 __all__ = ["add_commands"]
@@ -30,15 +30,13 @@ def add_commands(commands: Any) -> None:
                       "the archive has none")  # fmt: skip
     load.set_defaults(run=_load)
     show = actions.add_parser("list", help="list them")
-    show.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    add_output(show)
     show.set_defaults(run=_list)
     remove = actions.add_parser("rm", help="remove one")
     remove.add_argument("image", metavar="IMAGE", help="its name or id")
     remove.set_defaults(run=_remove)
     for each in (load, show, remove):
-        each.add_argument(
-            "--name", default=DEFAULT_NAME, help="the cluster's name (default: %(default)s)"
-        )
+        add_name(each)
 
 
 def _store(arguments: argparse.Namespace) -> Any:

@@ -7,25 +7,40 @@ the cluster is stopped (`status`); 130 interrupted.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any, Final
 
-from k8slite.cli import bench, chaos, cluster, demo, images
+from k8slite.cli import bench, chaos, demo, end, images, logs, status, up
 from k8slite.cli.output import CommandFailed, UsageError
 from k8slite.cluster.layout import NoSuchCluster
 from k8slite.cluster.spec import InvalidSpec
 
 __all__ = ["main"]
 
-EPILOG = """\
-  k8slite up --detach        a cluster of 3 control planes and 2 nodes, ready in seconds
-  export KUBECONFIG=$(k8slite status -o json | ...)    or the line that `up` prints
+INTERRUPTED: Final = 130
+
+EPILOG: Final = """\
+examples:
+  k8slite up --detach              3 control planes and 2 nodes, ready in seconds
+  export KUBECONFIG=...            the line that `up` prints
   kubectl get nodes
-  k8slite chaos kill raft-leader
+  k8slite chaos kill raft-leader   and look at `k8slite status`
   k8slite down
+
+Clusters are kept in $K8SLITE_HOME, else in ~/.local/share/k8slite; ~/.kube is never touched.
 """
+
+
+class _Version(argparse.Action):
+    """As argparse's own, which would look for the version at every command."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        import importlib.metadata
+
+        print(f"k8slite {importlib.metadata.version('k8slite')}")
+        parser.exit()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,37 +48,41 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="k8slite",
         description="A highly available Kubernetes that one can hold in the hand.",
-        epilog=f"examples:\n{EPILOG}",
+        epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    version = importlib.metadata.version("k8slite")
-    made.add_argument("--version", action="version", version=f"k8slite {version}")
-    commands = made.add_subparsers(metavar="COMMAND", required=True)
-    for group in (cluster, chaos, images, bench, demo):
+    made.add_argument("--version", action=_Version, nargs=0, help="show the version and leave")
+    commands = made.add_subparsers(title="commands", metavar="COMMAND")
+    for group in (up, end, status, logs, chaos, images, bench, demo):
         group.add_commands(commands)
     return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; the exit code."""
-    parsed = parser().parse_args(arguments)
+    made = parser()
+    parsed = made.parse_args(arguments)
+    if not hasattr(parsed, "run"):
+        made.print_help(sys.stderr)
+        return 2
     try:
         code: int = parsed.run(parsed)
         sys.stdout.flush()
         return code
-    except (CommandFailed, NoSuchCluster, InvalidSpec) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2 if isinstance(error, InvalidSpec) else 1
-    except UsageError as error:
+    except (UsageError, InvalidSpec) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
+    except (CommandFailed, NoSuchCluster) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # `k8slite logs | head` has seen enough
         return 0
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     except OSError as error:
-        sys.stderr.write(f"error: {error}\n")
+        words = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+        sys.stderr.write(f"error: {words}\n")
         return 1
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
+
+from k8slite.terminal import colour
 
 __all__ = ["CommandFailed", "UsageError", "age", "bytes_of", "print_json", "print_table"]
 
@@ -19,17 +21,26 @@ class UsageError(Exception):
     """The command line makes no sense. Exit code 2."""
 
 
-def print_table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Columns as wide as they must be, as kubectl prints them."""
+def print_table(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    colours: Mapping[int, Mapping[str, str]] | None = None,
+) -> None:
+    """Columns as wide as they must be, as kubectl prints them; `colours`: of a column's words."""
     lines = [list(headings), *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(headings))]
     for line in lines:
-        cells = (cell.ljust(width + GAP) for cell, width in zip(line, widths, strict=True))
+        cells = [cell.ljust(width + GAP) for cell, width in zip(line, widths, strict=True)]
+        cells[-1] = line[-1]
+        for column, of_words in (colours or {}).items():
+            if line[column] in of_words:
+                cells[column] = colour(cells[column], of_words[line[column]])
         print("".join(cells).rstrip())
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2))
+    print(json.dumps(value, indent=2, allow_nan=False))
 
 
 def age(seconds: float) -> str:

@@ -7,9 +7,12 @@ from typing import Any, Final
 
 import trio
 
-from k8slite.cluster.supervisor import Kept, Supervisor
+from k8slite.cluster.kept import Kept
+from k8slite.cluster.supervisor import Supervisor
 
-__all__ = ["LEADERS", "NoTarget", "Target", "apply", "find"]
+__all__ = ["ACTIONS", "LEADERS", "NoTarget", "Target", "apply", "find"]
+
+ACTIONS: Final = ("kill", "pause", "resume")
 
 LEADERS: Final = {
     "raft-leader": "raftkv",

@@ -94,6 +94,7 @@ def _told(error: BaseException) -> str:
 
 def _do_job(request: dict[str, Any], channel: int) -> int:
     """Jobs are synchronous and short; their failure is an answer too."""
+    answer: dict[str, Any]
     try:
         answer = {"result": components.JOBS[request["role"]](request["arguments"])}
         code = 0

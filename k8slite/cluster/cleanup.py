@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from typing import Final
 from k8slite.cluster.layout import Layout
 from k8slite.cluster.zygote import MARK
 
-__all__ = ["clean", "clean_network", "clean_nodes", "end_strays", "leftovers", "strays"]
+__all__ = ["clean", "clean_network", "clean_nodes", "delete", "leftovers", "strays"]
 
 PATIENCE_SECONDS: Final = 5.0
 NAMESPACES: Final = Path("/run/netns")
@@ -63,32 +64,33 @@ def end_strays(layout: Layout) -> int:
 
 def clean_nodes(layout: Layout, nodes: list[str] | None = None) -> None:
     """End the pods of the nodes (None: all), their mounts and control groups. Raises OSError."""
-    from k8slite.kubelet.cleanup import cleanup
+    for node in _nodes(layout) if nodes is None else nodes:
+        from k8slite.kubelet.cleanup import cleanup
 
-    directory = layout.root / "nodes"
-    if nodes is None:
-        nodes = sorted(os.listdir(directory)) if directory.is_dir() else []
-    for node in nodes:
         if layout.node(node).is_dir():
             cleanup(layout.node(node))
 
 
-def clean_network(cluster: str) -> None:
-    """Remove its namespaces and its interface. Raises OSError."""
-    if network_leftovers(cluster):
+def _nodes(layout: Layout) -> list[str]:
+    return sorted(os.listdir(layout.nodes)) if layout.nodes.is_dir() else []
+
+
+def clean_network(network: str) -> None:
+    """Remove the namespaces and the interface of that name (`Layout.network`). Raises OSError."""
+    if network_leftovers(network):
         from k8slite.network.topology import delete_cluster
 
-        delete_cluster(cluster)
+        delete_cluster(network)
 
 
-def network_leftovers(cluster: str) -> list[str]:
-    """What the kernel has under the cluster's name, found without netlink."""
+def network_leftovers(network: str) -> list[str]:
+    """What the kernel has under that name, found without netlink."""
     from k8slite.network.addresses import host_interface, namespace_name
 
-    prefix = namespace_name(cluster, "")
+    prefix = namespace_name(network, "")
     names = sorted(os.listdir(NAMESPACES)) if NAMESPACES.is_dir() else []
     found = [f"network namespace {name}" for name in names if name.startswith(prefix)]
-    interface = host_interface(cluster)
+    interface = host_interface(network)
     if Path("/sys/class/net", interface).exists():
         found.append(f"interface {interface}")
     return found
@@ -98,7 +100,7 @@ def clean(cluster: str, layout: Layout) -> None:
     """Everything outside the directory; no supervisor runs. Raises OSError."""
     end_strays(layout)
     clean_nodes(layout)
-    clean_network(cluster)
+    clean_network(layout.network(cluster))
 
 
 def leftovers(cluster: str, layout: Layout) -> list[str]:
@@ -106,7 +108,24 @@ def leftovers(cluster: str, layout: Layout) -> list[str]:
     from k8slite.kubelet.cleanup import leftovers as node_leftovers
 
     found = [f"process {pid}" for pid in strays(layout)]
-    directory = layout.root / "nodes"
-    for node in sorted(os.listdir(directory)) if directory.is_dir() else []:
+    for node in _nodes(layout):
         found += node_leftovers(layout.node(node))
-    return found + network_leftovers(cluster)
+    return found + network_leftovers(layout.network(cluster))
+
+
+def delete(layout: Layout) -> None:
+    """The directory with all that is ours, once `clean` has been there. Raises OSError."""
+    for mount in _mounts():
+        if mount != layout.root and mount.is_relative_to(layout.root):
+            raise OSError(f"{mount} is still mounted, and what is in it is not ours: umount it")
+    layout.delete()
+
+
+def _mounts() -> list[Path]:
+    """All mount points; the kernel writes spaces and the like as octal numbers."""
+    lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    points = (line.split(b" ")[4] for line in lines)
+    return [
+        Path(os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda m: bytes([int(m[1], 8)]), point)))
+        for point in points
+    ]

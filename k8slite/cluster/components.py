@@ -131,7 +131,7 @@ class InheritingNet(TcpNet):
 
 @asynccontextmanager
 async def open_component(request: dict[str, Any], listeners: list[int]) -> AsyncIterator[Running]:
-    """The component of a request as the supervisor makes it: see `request_of`."""
+    """The component of a request as the supervisor makes it: see `kept.request_of`."""
     spec = ClusterSpec.from_json(request["spec"])
     place = Place.from_json(request["place"])
     component = Component(request["role"], request["number"])
@@ -141,22 +141,6 @@ async def open_component(request: dict[str, Any], listeners: list[int]) -> Async
     context = Context(component, spec, place, Layout(Path(request["root"])), host)
     async with OPENERS[component.role](context) as running:
         yield running
-
-
-def request_of(
-    component: Component, spec: ClusterSpec, place: Place, layout: Layout, netns: str
-) -> dict[str, Any]:
-    """What the zygote is asked; `netns` is the file of a network namespace, or empty."""
-    return {
-        "role": component.role,
-        "name": component.name,
-        "number": component.number,
-        "log": str(layout.log(component.name)),
-        "root": str(layout.root),
-        "spec": spec.to_json(),
-        "place": place.to_json(),
-        "netns": netns,
-    }
 
 
 # --- the store -----------------------------------------------------------------------------------
@@ -408,7 +392,7 @@ OPENERS: Final[dict[str, Callable[[Context], AbstractAsyncContextManager[Running
 }
 
 
-# --- jobs: short, synchronous, in a process of their own -------------------------------------------
+# --- jobs: short, synchronous, in a process of their own -----------------------------------------
 
 
 def _network(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -416,16 +400,11 @@ def _network(arguments: dict[str, Any]) -> dict[str, Any]:
     from k8slite.network import topology
 
     cluster = arguments["cluster"]
-    topology.delete_cluster(cluster)
-    switch = topology.create_switch(cluster, arguments["subnet"] or None)
+    switch = topology.create_switch(cluster, arguments["subnet"])
     nodes: list[topology.NodeNetwork] = []
     for number, pod_cidr in enumerate(arguments["pod_cidrs"], 1):
         nodes.append(topology.create_node(switch, number, pod_cidr, others=nodes))
-    return {
-        "bridge": switch.host_address,
-        "subnet": switch.subnet,
-        "netns": {f"node-{node.index}": node.netns for node in nodes},
-    }
+    return {"netns": {f"node-{node.index}": node.netns for node in nodes}}
 
 
 def _ready(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -466,8 +445,9 @@ def _clean(arguments: dict[str, Any]) -> dict[str, Any]:
     """Pods, mounts, control groups and the network of a cluster whose components have ended."""
     from k8slite.cluster.cleanup import clean_network, clean_nodes
 
-    clean_nodes(Layout(Path(arguments["root"])))
-    clean_network(arguments["cluster"])
+    layout = Layout(Path(arguments["root"]))
+    clean_nodes(layout)
+    clean_network(layout.network(arguments["cluster"]))
     return {}
 
 

@@ -65,7 +65,7 @@ async def serve(listener: trio.SocketListener, handle: Handler) -> None:
                 line = await _receive_line(stream)
                 if line:
                     try:
-                        reply = await handle(json.loads(line))
+                        reply = await handle(_request(line))
                     except Refused as refused:
                         reply = {"error": str(refused)}
                     await stream.send_all(json.dumps(reply).encode() + b"\n")
@@ -73,9 +73,23 @@ async def serve(listener: trio.SocketListener, handle: Handler) -> None:
     await trio.serve_listeners(answer, [listener])
 
 
+def _request(line: bytes) -> dict[str, Any]:
+    """Raises Refused."""
+    try:
+        request = json.loads(line)
+    except ValueError as error:
+        raise Refused(f"a request is a line of JSON: {error}") from error
+    if not isinstance(request, dict):
+        raise Refused(f"a request is an object, not {line[:40]!r}")
+    return request
+
+
 async def _receive_line(stream: trio.SocketStream) -> bytes:
+    """Empty when the other end leaves before it has said one."""
     data = b""
-    while not data.endswith(b"\n") and len(data) < LINE_BYTES_MAX:
+    while not data.endswith(b"\n"):
+        if len(data) > LINE_BYTES_MAX:
+            return data  # too long to be one of ours: it is refused
         chunk = await stream.receive_some(4096)
         if not chunk:
             return b""
@@ -101,7 +115,7 @@ def ask(path: Path, request: dict[str, Any], *, seconds: float = ASK_SECONDS) ->
                     raise NotRunning("the supervisor ended before it answered")
                 data += chunk
         except (FileNotFoundError, ConnectionError) as error:
-            raise NotRunning(str(error)) from error
+            raise NotRunning("it is starting or stopping") from error
     answer: dict[str, Any] = json.loads(data)
     if "error" in answer:
         raise Refused(answer["error"])

@@ -3,29 +3,35 @@
 Every cluster has one directory, and everything it makes is below it. By default that is
 HOME/NAME, where HOME is `$K8SLITE_HOME` or `~/.local/share/k8slite`; with `up --dir DIR` HOME/NAME
 is a link to DIR, so that other commands find the cluster by its name.
+
+A directory is ours by a file in it that says so, and nothing is ever deleted in one that lacks it.
 """
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
+import hashlib
 import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
-from k8slite.cluster.spec import ClusterSpec, InvalidSpec, Place
+from k8slite.cluster import lock
+from k8slite.cluster.spec import ClusterSpec, InvalidSpec, Place, check_name
 
-__all__ = ["Layout", "NoSuchCluster", "find", "home", "known", "register", "unregister"]
+__all__ = ["Layout", "NoSuchCluster", "find", "home", "known", "locate", "register", "unregister"]
 
-CONFIG = "cluster.json"
-OURS = ("data", "images", "logs", "nodes", "pki", "run")
+CONFIG: Final = "cluster.json"
+MARKER: Final = ".k8slite"
+OURS: Final = ("data", "images", "logs", "nodes", "pki", "run")
+NETWORK_DIGITS: Final = 4
 
 
 class NoSuchCluster(Exception):
-    """No cluster of that name; the message is for the user."""
+    """No cluster of that name, or one that cannot be read; the message is for the user."""
 
 
 @attrs.frozen
@@ -40,12 +46,17 @@ class Layout:
         return self.root / CONFIG
 
     @property
+    def marker(self) -> Path:
+        """Says whose directory it is; the first file that is made and the last to go."""
+        return self.root / MARKER
+
+    @property
     def kubeconfig(self) -> Path:
         return self.root / "kubeconfig"
 
     @property
     def lock(self) -> Path:
-        """Locked by the supervisor as long as it lives."""
+        """Locked by the supervisor as long as it lives: see `lock.py`."""
         return self.root / "run" / "supervisor.lock"
 
     @property
@@ -70,17 +81,49 @@ class Layout:
     def data(self, component: str) -> Path:
         return self.root / "data" / component
 
+    @property
+    def nodes(self) -> Path:
+        return self.root / "nodes"
+
     def node(self, node: str) -> Path:
         """Everything of one node: its kubelet's root directory."""
-        return self.root / "nodes" / node
+        return self.nodes / node
+
+    def network(self, cluster: str) -> str:
+        """What namespaces and interfaces of the cluster are named after: clusters of one name in
+        two homes have each their own."""
+        digest = hashlib.sha256(str(self.root).encode()).hexdigest()
+        return f"{cluster}-{digest[:NETWORK_DIGITS]}"
 
     def exists(self) -> bool:
         return self.config.is_file()
 
-    def make(self) -> None:
-        """Raises OSError."""
-        for directory in (self.root, *(self.root / name for name in OURS)):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    def is_ours(self) -> bool:
+        """Whether what is in the directory may be deleted."""
+        return self.marker.is_file() or self.config.is_file()
+
+    def is_running(self) -> bool:
+        """Whether there is a supervisor, or an `up` that is about to start one."""
+        return lock.is_held(self.lock)
+
+    def claim(self, cluster: str) -> None:
+        """Make the directory the cluster's own. Raises InvalidSpec for one that is something
+        else's, OSError."""
+        try:
+            owner = self.marker.read_text().strip()
+        except FileNotFoundError:
+            if not self.exists() and self.root.is_dir() and os.listdir(self.root):
+                raise InvalidSpec(
+                    f"{self.root} is not empty and no cluster's: give --dir a new directory"
+                ) from None
+        else:
+            if owner and owner != cluster:
+                raise InvalidSpec(f"{self.root} is the directory of cluster {owner!r}")
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self.exists():
+            self.marker.write_text(f"{cluster}\n")
+        for name in OURS:
+            (self.root / name).mkdir(mode=0o700, exist_ok=True)
 
     def read(self) -> tuple[ClusterSpec, Place]:
         """Raises NoSuchCluster, also for a file that cannot be read."""
@@ -89,10 +132,10 @@ class Layout:
             return ClusterSpec.from_json(stored["spec"]), Place.from_json(stored["place"])
         except FileNotFoundError:
             raise NoSuchCluster(f"there is no cluster in {self.root}") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError) as error:
             raise NoSuchCluster(
-                f"{self.config} cannot be read ({error}): delete the directory to start anew, "
-                "or put the file back"
+                f"{self.config} cannot be read ({error}): put the file back, or delete the cluster "
+                "with its data: k8slite down"
             ) from error
 
     def write(self, spec: ClusterSpec, place: Place) -> None:
@@ -100,29 +143,22 @@ class Layout:
         text = json.dumps({"spec": spec.to_json(), "place": place.to_json()}, indent=1) + "\n"
         write_file(self.config, text.encode(), 0o600)
 
-    def delete(self) -> None:
-        """Delete what is ours; the directory itself too when nothing else is in it."""
+    def delete(self, *, keep_logs: bool = False) -> None:
+        """Delete what is ours; the directory itself too when nothing else is in it. Raises
+        OSError; it may then be called again."""
+        assert self.is_ours(), f"{self.root} is not ours to delete"
         for name in OURS:
-            shutil.rmtree(self.root / name, ignore_errors=True)
+            if not (keep_logs and name == "logs"):
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.rmtree(self.root / name)
         self.kubeconfig.unlink(missing_ok=True)
+        if keep_logs:
+            self.config.unlink(missing_ok=True)
+            return
         self.config.unlink(missing_ok=True)
-        try:
+        self.marker.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # something else is in it, or it is a mount
             self.root.rmdir()
-        except OSError:
-            left = sorted(os.listdir(self.root)) if self.root.is_dir() else []
-            if any(name in OURS for name in left):
-                raise
-
-    def is_running(self) -> bool:
-        """Whether a supervisor holds the lock."""
-        try:
-            with open(self.lock, "rb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
-        return False
 
 
 def write_file(path: Path, data: bytes, mode: int) -> None:
@@ -140,20 +176,29 @@ def write_file(path: Path, data: bytes, mode: int) -> None:
         raise
 
 
+# --- clusters by name ----------------------------------------------------------------------------
+
+
 def home() -> Path:
-    """Where clusters are by name."""
+    """Where clusters are by name. Raises InvalidSpec for a user without a home."""
     given = os.environ.get("K8SLITE_HOME")
     if given:
-        return Path(given).absolute()
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(data).absolute() / "k8slite"
+        return Path(given).resolve()
+    data = os.environ.get("XDG_DATA_HOME")
+    if data:
+        return Path(data).resolve() / "k8slite"
+    try:
+        return Path.home().resolve() / ".local" / "share" / "k8slite"
+    except RuntimeError:
+        raise InvalidSpec(
+            "you have no home directory: say in K8SLITE_HOME where clusters are kept"
+        ) from None
 
 
 def find(name: str) -> Layout:
     """The layout of a cluster of that name, whether it exists or not. Raises InvalidSpec."""
-    ClusterSpec(name=name)  # checks the name, which becomes part of a path
-    path = home() / name
-    return Layout(path.resolve() if path.is_symlink() else path)
+    check_name(name)  # it becomes part of a path
+    return Layout((home() / name).resolve())
 
 
 def known() -> list[tuple[str, Layout]]:
@@ -173,30 +218,40 @@ def known() -> list[tuple[str, Layout]]:
     return found
 
 
-def register(name: str, directory: Path | None) -> Layout:
-    """The layout of a new cluster; `directory` None: below home. Raises OSError, InvalidSpec."""
-    place = home() / name
+def locate(name: str, directory: Path | None) -> Layout:
+    """Where `up` would have the cluster; `directory` None: below home. Raises InvalidSpec."""
+    link = home() / name
     layout = find(name)
-    if directory is None or directory.absolute() == place:
+    if directory is None:
+        if link.is_symlink() and not layout.exists() and not layout.is_ours():
+            raise InvalidSpec(
+                f"cluster {name!r} was in {layout.root}, and is not there now: mount it again, or "
+                f"forget it: k8slite down --name {name}"
+            )
         return layout
     directory = directory.resolve()
-    if layout.exists() and layout.root != directory:
-        raise InvalidSpec(f"cluster {name!r} is in {layout.root}, not in {directory}")
-    home().mkdir(mode=0o700, parents=True, exist_ok=True)
-    if place.is_symlink():
-        place.unlink()
-    if place.exists():
-        raise InvalidSpec(f"{place} is in the way: it is no cluster; remove it")
-    place.symlink_to(directory)
+    if layout.root != directory and (layout.exists() or (link.exists() and not link.is_symlink())):
+        raise InvalidSpec(
+            f"cluster {name!r} is in {layout.root}, not in {directory}: leave --dir out, or delete "
+            f"it first: k8slite down --name {name}"
+        )
     return Layout(directory)
+
+
+def register(name: str, layout: Layout) -> None:
+    """Let the cluster be found by its name. Raises OSError."""
+    link = home() / name
+    if link == layout.root or link.resolve() == layout.root:
+        return
+    home().mkdir(mode=0o700, parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(layout.root)
 
 
 def unregister(name: str) -> None:
     """Forget where a cluster of that name was."""
-    place = home() / name
-    if place.is_symlink():
-        place.unlink()
-    try:
+    link = home() / name
+    if link.is_symlink():
+        link.unlink()
+    with contextlib.suppress(OSError):  # others are there
         home().rmdir()
-    except OSError:
-        return  # others are there

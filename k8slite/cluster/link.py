@@ -1,27 +1,24 @@
 """The supervisor's end of the zygote: ask for processes, hear when they end, talk to them.
 
 Owns the zygote process and the table of who waits for whose end. When the zygote dies, every
-process forked from it dies too (see `zygote.py`); `closed` then says so, and a new link is made.
+process forked from it dies too (see `zygote.py`); `run` then returns, and a new link is made.
 """
 
 from __future__ import annotations
 
 import array
 import json
-import os
 import socket
 import subprocess
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import attrs
 import trio
 
-from k8slite.cluster.zygote import MARK, PACKET_BYTES
+from k8slite.cluster.zygote import PACKET_BYTES
 
-__all__ = ["Link", "LinkLost", "Spawned", "start_zygote"]
+__all__ = ["Link", "LinkLost", "Spawned"]
 
 LINE_BYTES_MAX: Final = 1 << 20
 SIGKILLED: Final = -9
@@ -107,7 +104,7 @@ class _Waiter:
 
 
 class Link:
-    """Made by `start_zygote`; `run` must be running."""
+    """For a process of `launch.start_zygote`; `run` must be running."""
 
     def __init__(self, process: subprocess.Popen[bytes], sock: socket.socket) -> None:
         self._process = process
@@ -115,7 +112,6 @@ class Link:
         self._waiters: list[_Waiter] = []
         self._spawned: dict[int, Spawned] = {}
         self._turn = trio.Lock()
-        self.closed = trio.Event()
 
     @property
     def pid(self) -> int:
@@ -138,7 +134,6 @@ class Link:
         except ConnectionResetError:
             pass
         finally:
-            self.closed.set()
             for waiter in self._waiters:
                 waiter.answered.set()
             for spawned in self._spawned.values():
@@ -171,19 +166,3 @@ class Link:
         self._socket.close()
         self._process.kill()
         self._process.wait()
-
-
-def start_zygote(root: Path, log: Path) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Start the process; synchronous, so that it can be the very first thing. Raises OSError."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs, open(log, "ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "k8slite.cluster.zygote", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env={**os.environ, MARK: str(root)},
-        )
-    ours.setblocking(False)
-    return process, ours

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["JsonLines", "last_error", "open_log"]
+__all__ = ["JsonLines", "end_of", "last_error", "open_log"]
 
 LOG_BYTES: Final = 16 * 1024 * 1024
 TAIL_BYTES: Final = 64 * 1024
@@ -45,22 +45,32 @@ def open_log(component: str, path: Path) -> None:
     root.setLevel(logging.INFO)
 
 
-def last_error(path: Path) -> str:
-    """The last thing that a component's log calls an error."""
+def end_of(path: Path) -> int:
+    """How long a log is now; 0 for one that is not there."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def last_error(path: Path, since: int = 0) -> str:
+    """The last thing that a component's log calls an error after so many bytes; empty if none."""
     try:
         with open(path, "rb") as file:
-            file.seek(max(0, file.seek(0, 2) - TAIL_BYTES))
+            size = file.seek(0, 2)
+            start = since if since <= size else 0  # it was begun anew meanwhile
+            file.seek(max(start, size - TAIL_BYTES))
             lines = file.read().splitlines()
     except OSError:
-        return "it left no log"
+        return ""
     for line in reversed(lines):
         try:
             record = json.loads(line)
-        except ValueError:
-            continue
-        if record.get("level") in ("error", "critical"):
-            text = str(record.get("message", ""))
-            if record.get("error"):
-                text += f": {record['error'].splitlines()[-1]}"
-            return text
-    return "its log names no error"
+            if record["level"] in ("error", "critical"):
+                text = str(record["message"])
+                if record.get("error"):
+                    text += f": {record['error'].splitlines()[-1]}"
+                return text
+        except (ValueError, LookupError, TypeError):
+            continue  # an interpreter's last words, or the rest of a line
+    return ""

@@ -24,6 +24,7 @@ __all__ = [
     "Component",
     "InvalidSpec",
     "Place",
+    "check_name",
     "components",
 ]
 
@@ -34,7 +35,8 @@ CONTROL_PLANES_MAX: Final = 9
 NODES_MAX: Final = 100
 NAME_LENGTH: Final = 32
 PORTS_PER_CLUSTER: Final = 3 * CONTROL_PLANES_MAX + 1
-"""The block of ports that a `Place` stands for: two a raftkv member, one an apiserver."""
+"""The block of ports that a `Place` stands for: two a raftkv member, one an apiserver, and the last
+one that is only held, as a sign that the block is taken."""
 KUBELET_PORT: Final = 10250
 BRIDGED: Final = ("iptables", "nftables")
 
@@ -47,6 +49,15 @@ _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 class InvalidSpec(ValueError):
     """A cluster that cannot be; the message is for the user."""
+
+
+def check_name(name: str) -> None:
+    """Raises InvalidSpec for what cannot be a cluster's name."""
+    if not _NAME.fullmatch(name) or len(name) > NAME_LENGTH:
+        raise InvalidSpec(
+            f"--name {name!r}: lower-case letters, digits and dashes between them, "
+            f"at most {NAME_LENGTH}"
+        )
 
 
 def _at_most(value: int, low: int, high: int, flag: str) -> None:
@@ -70,11 +81,7 @@ class ClusterSpec:
     token_auth_file: str = ""
 
     def __attrs_post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name) or len(self.name) > NAME_LENGTH:
-            raise InvalidSpec(
-                f"--name {self.name!r}: lower-case letters, digits and dashes, "
-                f"at most {NAME_LENGTH} of them"
-            )
+        check_name(self.name)
         _at_most(self.control_planes, 1, CONTROL_PLANES_MAX, "--control-planes")
         _at_most(self.nodes, 0, NODES_MAX, "--nodes")
         _at_most(self.port, 0, 65535, "--port")

@@ -1,99 +1,62 @@
-"""The process behind a running cluster: starts components in order and keeps them running.
+"""Starts the components of a cluster and keeps them running.
 
     k8slite up --> supervisor --> zygote --> 16 components
                        ^
     k8slite status, chaos, stop: the control socket
 
-A component that dies is started again, at once the first time, then after longer and longer
-pauses. One that chaos killed stays dead for a stated time. Owns the lock of the cluster's
-directory, the listening sockets that apiservers share, and the control socket.
+While the cluster starts for the first time, a component that dies again and again is given up: the
+start has failed, unless the others of its kind can do without it. Later it is tried for ever. Owns
+the processes and the listening sockets that apiservers share.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import signal
 import socket
+import subprocess
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Final, TextIO
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
 
-import attrs
 import trio
 
-from k8slite.cluster.cleanup import clean
-from k8slite.cluster.components import request_of
+from k8slite.cluster.kept import Kept, how_ended, request_of, too_few
+from k8slite.cluster.launch import start_zygote
 from k8slite.cluster.layout import Layout
-from k8slite.cluster.link import Link, LinkLost, Spawned, start_zygote
-from k8slite.cluster.logs import last_error
-from k8slite.cluster.spec import ClusterSpec, Component, Place, components
+from k8slite.cluster.link import Link, LinkLost, Spawned
+from k8slite.cluster.logs import end_of, last_error
+from k8slite.cluster.spec import ClusterSpec, Place, components
 from k8slite.cluster.timings import timings_of
 
-__all__ = ["Kept", "StartFailed", "Supervisor"]
+__all__ = ["StartFailed", "Supervisor", "open_supervisor"]
 
 log = logging.getLogger(__name__)
 
 BACKLOG: Final = 1024
-PAUSE_SECONDS_MIN: Final = 0.5
-PAUSE_SECONDS_MAX: Final = 30.0
-SETTLED_SECONDS: Final = 30.0
-"""A component that has run for so long starts at once when it dies."""
+RETRY_SECONDS: Final = 0.5
 END_SECONDS: Final = 6.0
-STATUS_SECONDS: Final = 1.0
 GIVE_UP_DEATHS: Final = 3
-"""So many deaths of one component before the cluster was ever ready: `up` has failed."""
+"""So many deaths before a component was ever ready, and nobody waits for it any more."""
 
 
 class StartFailed(Exception):
     """The cluster cannot be started; the message is for the user."""
 
 
-@attrs.define(eq=False)
-class Kept:
-    """One component and its life so far. Times are trio's."""
-
-    component: Component
-    netns: str = ""
-    process: Spawned | None = None
-    ready: bool = False
-    paused: bool = False
-    started_at: float = 0.0
-    restarts: int = 0
-    deaths: int = 0
-    last_code: int | None = None
-    dead_until: float | None = None
-    """Chaos keeps it dead until then."""
-    revive: trio.Event = attrs.field(factory=trio.Event)
-    became_ready: trio.Event = attrs.field(factory=trio.Event)
-
-    @property
-    def name(self) -> str:
-        return self.component.name
-
-    @property
-    def state(self) -> str:
-        if self.process is None:
-            return "killed" if self.dead_until is not None else "dead"
-        if self.paused:
-            return "paused"
-        return "running" if self.ready else "starting"
-
-    async def status(self) -> dict[str, Any]:
-        """What it tells of itself; {} when it does not answer in time."""
-        if self.process is None or not self.ready or self.paused:
-            return {}
-        with trio.move_on_after(STATUS_SECONDS):
-            return await self.process.status()
-        return {}
-
-
 class Supervisor:
     """Made by `open_supervisor`."""
 
-    def __init__(self, layout: Layout, spec: ClusterSpec, place: Place, nursery: trio.Nursery):
+    def __init__(
+        self,
+        layout: Layout,
+        spec: ClusterSpec,
+        place: Place,
+        nursery: trio.Nursery,
+        listeners: Sequence[socket.socket],
+    ) -> None:
         self.layout = layout
         self.spec = spec
         self.place = place
@@ -102,48 +65,54 @@ class Supervisor:
         self.started_at = time.time()
         self.ready_seconds: float | None = None
         self.stopping = trio.Event()
-        self.failure = ""
-        """Why the cluster could not be started."""
         self._starting = True
-        self._hopeless = trio.Event()
+        self._failed = trio.Event()
+        self._failure = ""
         self._nursery = nursery
         self._link: Link | None = None
         self._linked = trio.Event()
-        self._listeners: list[socket.socket] = []
+        self._listeners = list(listeners)
 
     # --- starting -------------------------------------------------------------------------------
 
-    def listen(self, addresses: list[tuple[str, int]]) -> None:
-        """Bind what all apiservers share. Raises StartFailed."""
-        for host, port in addresses:
-            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    def listen(self, host: str, port: int) -> None:
+        """One more address that all apiservers share. Raises StartFailed."""
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                sock.bind((host, port))
-            except OSError as error:
-                sock.close()
-                raise StartFailed(
-                    f"the apiservers' port {port} on {host} cannot be had ({error.strerror}): "
-                    "end what listens there or choose another with --port"
-                ) from error
+            sock.bind((host, port))
             sock.listen(BACKLOG)
-            sock.setblocking(False)
-            self._listeners.append(sock)
+        except OSError as error:
+            sock.close()
+            raise StartFailed(
+                f"the apiservers' port {port} on {host} cannot be had ({error.strerror}): "
+                "end what listens there"
+            ) from error
+        self._listeners.append(sock)
 
-    async def keep_link(self, process: Any, sock: socket.socket) -> None:
+    async def keep_link(self, process: subprocess.Popen[bytes], sock: socket.socket) -> None:
         """Keep a zygote alive, for ever."""
+        deaths = 0
         while True:
             self._link = Link(process, sock)
             self._linked.set()
             await self._link.run()
             self._linked = trio.Event()
             self._link.close()
+            path = self.layout.log("zygote")
             log.error("the zygote has died, and all components with it")
-            process, sock = start_zygote(self.layout.root, self.layout.log("zygote"))
+            deaths += 1
+            if deaths >= GIVE_UP_DEATHS and self._starting:
+                self._fail(f"the zygote does not start (see {path})")
+            await trio.sleep(RETRY_SECONDS if deaths > 1 else 0)
+            process, sock = start_zygote(self.layout.root, path)
 
-    def end_link(self) -> None:
+    def close(self) -> None:
+        """End the zygote, and everything it had forked."""
         if self._link is not None:
             self._link.close()
+        for sock in self._listeners:
+            sock.close()
 
     async def _spawn(self, request: dict[str, Any], listeners: list[int]) -> Spawned:
         while True:
@@ -152,7 +121,7 @@ class Supervisor:
             try:
                 return await self._link.spawn(request, listeners)
             except LinkLost:
-                await trio.sleep(PAUSE_SECONDS_MIN)
+                await trio.sleep(RETRY_SECONDS)
 
     async def job(self, role: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Run a job in a process of its own; its result. Raises StartFailed with its words."""
@@ -174,15 +143,16 @@ class Supervisor:
 
     def start(self, *roles: str) -> None:
         """Begin to keep the components of these roles."""
-        for kept in self.kept.values():
-            if kept.component.role in roles:
-                self._nursery.start_soon(self._keep, kept, name=kept.name)
+        for kept in self._of(*roles):
+            self._nursery.start_soon(self._keep, kept, name=kept.name)
 
-    async def wait_ready(self, *roles: str) -> None:
-        """Until every component of these roles has been ready once."""
-        for kept in self.kept.values():
-            if kept.component.role in roles:
-                await kept.became_ready.wait()
+    def _of(self, *roles: str) -> list[Kept]:
+        return [kept for kept in self.kept.values() if kept.component.role in roles]
+
+    async def wait_settled(self, *roles: str) -> None:
+        """Until every component of these roles has been ready once, or was given up."""
+        for kept in self._of(*roles):
+            await kept.settled.wait()
 
     async def wait_first(self, role: str) -> None:
         """Until one component of the role has been ready."""
@@ -192,18 +162,23 @@ class Supervisor:
                 await kept.became_ready.wait()
                 nursery.cancel_scope.cancel()
 
-            for kept in self.kept.values():
-                if kept.component.role == role:
-                    nursery.start_soon(wait, kept)
+            for kept in self._of(role):
+                nursery.start_soon(wait, kept)
 
     async def wait_failed(self) -> None:
-        """Raises StartFailed once a component has died too often to go on hoping."""
-        await self._hopeless.wait()
-        raise StartFailed(self.failure)
+        """Raises StartFailed once too much has died too often to go on hoping."""
+        await self._failed.wait()
+        raise StartFailed(self._failure)
 
-    def settled(self) -> None:
-        """From now on a component that dies is only started again."""
+    def _fail(self, words: str) -> None:
+        self._failure = words
+        self._failed.set()
+
+    def settled(self) -> list[str]:
+        """The start is over; words on what is missing. From now on what dies is only started
+        again."""
         self._starting = False
+        return [self.why(kept) for kept in self.kept.values() if kept.given_up]
 
     @property
     def zygote_pid(self) -> int:
@@ -212,73 +187,63 @@ class Supervisor:
     # --- keeping --------------------------------------------------------------------------------
 
     async def _keep(self, kept: Kept) -> None:
-        pause = 0.0
         while not self.stopping.is_set():
-            await self._stay_dead(kept, pause)
+            await kept.wait_start()
             if self.stopping.is_set():
                 return
             await self._live(kept)
-            if self.stopping.is_set():
-                return
-            lived = trio.current_time() - kept.started_at
-            pause = _next_pause(pause, lived)
-            kept.restarts += 1
-            if not kept.became_ready.is_set():
-                kept.deaths += 1
-                if kept.deaths >= GIVE_UP_DEATHS and self._starting:
-                    self.failure = self._why(kept)
-                    self._hopeless.set()
+            if kept.deaths >= GIVE_UP_DEATHS and self._starting and not self.stopping.is_set():
+                kept.settled.set()
+                if (missing := too_few(list(self.kept.values()))) is not None:
+                    self._fail(self.why(missing))
 
-    def _why(self, kept: Kept) -> str:
+    def why(self, kept: Kept) -> str:
+        """In words for the user, why it is dead."""
         path = self.layout.log(kept.name)
-        return f"{kept.name} does not start: {last_error(path)} (see {path})"
-
-    async def _stay_dead(self, kept: Kept, pause: float) -> None:
-        until = kept.dead_until
-        if until is None:
-            with trio.move_on_after(pause):
-                await kept.revive.wait()
-        else:
-            with trio.move_on_at(until):
-                await kept.revive.wait()
-        kept.dead_until = None
-        kept.revive = trio.Event()
+        words = kept.last_words or f"it {how_ended(kept.last_code)}, and said nothing"
+        return f"{kept.name} does not start: {words} (see {path})"
 
     async def _live(self, kept: Kept) -> None:
         """One life of the process."""
         kept.started_at = trio.current_time()
-        request = request_of(kept.component, self.spec, self.place, self.layout, kept.netns)
+        path = self.layout.log(kept.name)
+        log_from = end_of(path)
         shared = kept.component.role == "apiserver"
         listeners = [sock.fileno() for sock in self._listeners] if shared else []
+        request = request_of(kept, self.spec, self.place, self.layout)
         process = kept.process = await self._spawn(request, listeners)
         log.info("started component=%s pid=%d", kept.name, process.pid)
+        if kept.dead_until is not None or self.stopping.is_set():
+            _signal(process.pid, signal.SIGKILL)  # that came while it was being forked
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._follow, kept, process)
             await process.ended.wait()
             nursery.cancel_scope.cancel()
         await process.aclose()
-        kept.process, kept.ready, kept.paused = None, False, False
-        kept.last_code = process.code
+        words = last_error(path, log_from) if process.code and process.code > 0 else ""
+        kept.ended(process.code, words)
         if not self.stopping.is_set():
-            log.warning("ended component=%s pid=%d code=%s", kept.name, process.pid, process.code)
+            log.warning(
+                "ended component=%s pid=%d code=%s words=%s",
+                kept.name, process.pid, process.code, words,
+            )  # fmt: skip
 
     async def _follow(self, kept: Kept, process: Spawned) -> None:
         if await process.next_line() is not None:
             kept.ready = True
             kept.became_ready.set()
+            kept.settled.set()
             await process.listen()
 
     async def stop(self, *roles: str) -> None:
         """End the components of these roles in good order, those that do not hurry by force."""
         self.stopping.set()
-        ending = [
-            (kept, kept.process)
-            for kept in self.kept.values()
-            if kept.component.role in roles and kept.process is not None
-        ]
+        ending = [(k, k.process) for k in self._of(*roles) if k.process is not None]
         for kept, process in ending:
             if kept.paused:
                 _signal(process.pid, signal.SIGKILL)
+            elif not kept.ready:
+                _signal(process.pid, signal.SIGTERM)  # it does not listen to its channel yet
             await process.aclose()
         with trio.move_on_after(END_SECONDS):
             for _, process in ending:
@@ -292,7 +257,7 @@ class Supervisor:
 
     def kill(self, kept: Kept, seconds: float) -> int:
         """SIGKILL, and stay dead for so long; the pid, 0 when it was dead already."""
-        kept.dead_until = trio.current_time() + seconds
+        kept.set_dead_until(trio.current_time() + seconds)
         if kept.process is None:
             return 0
         pid = kept.process.pid
@@ -310,7 +275,7 @@ class Supervisor:
     def resume(self, kept: Kept) -> int:
         """SIGCONT, or start what is kept dead; the pid, 0 when it was dead."""
         if kept.process is None:
-            kept.revive.set()
+            kept.set_dead_until(None)
             return 0
         _signal(kept.process.pid, signal.SIGCONT)
         kept.paused = False
@@ -324,51 +289,21 @@ def _signal(pid: int, number: int) -> None:
         log.info("pid=%d is gone already", pid)
 
 
-def _next_pause(pause: float, lived: float) -> float:
-    """How long to wait before the next start (pure)."""
-    if lived >= SETTLED_SECONDS:
-        return 0.0
-    return min(max(PAUSE_SECONDS_MIN, pause * 2), PAUSE_SECONDS_MAX)
-
-
-def take_lock(layout: Layout) -> TextIO:
-    """The cluster's lock, held as long as the file is open. Raises StartFailed."""
-    lock = open(layout.lock, "a+")  # noqa: SIM115  # it is the lock: it stays open
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.seek(0)
-        pid = lock.read().strip()
-        lock.close()
-        raise StartFailed(f"the cluster is running already (supervisor {pid})") from None
-    lock.truncate(0)
-    lock.write(f"{os.getpid()}\n")
-    lock.flush()
-    return lock
-
-
 @asynccontextmanager
 async def open_supervisor(
-    layout: Layout, spec: ClusterSpec, place: Place, zygote: tuple[Any, socket.socket]
+    layout: Layout,
+    spec: ClusterSpec,
+    place: Place,
+    zygote: tuple[subprocess.Popen[bytes], socket.socket],
+    listeners: Sequence[socket.socket],
 ) -> AsyncIterator[Supervisor]:
     """A supervisor with its zygote; on leaving, everything that was forked has ended."""
-    async with AsyncExitStack() as stack:
-        nursery = await stack.enter_async_context(trio.open_nursery())
-        supervisor = Supervisor(layout, spec, place, nursery)
+    async with trio.open_nursery() as nursery:
+        supervisor = Supervisor(layout, spec, place, nursery, listeners)
         nursery.start_soon(supervisor.keep_link, *zygote)
         try:
             yield supervisor
         finally:
             supervisor.stopping.set()
             nursery.cancel_scope.cancel()
-            supervisor.end_link()
-            for sock in supervisor._listeners:
-                sock.close()
-
-
-def clean_before(spec: ClusterSpec, layout: Layout) -> None:
-    """What a crash has left is removed before anything is started. Raises StartFailed."""
-    try:
-        clean(spec.name, layout)
-    except OSError as error:
-        raise StartFailed(f"what an earlier run left cannot be removed: {error}") from error
+            supervisor.close()

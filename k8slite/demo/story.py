@@ -207,7 +207,7 @@ async def _reach(stage: Stage) -> Door:
     path = "jsonpath={.spec.clusterIP} {.spec.ports[0].port} {.spec.ports[0].nodePort}"
     inner = (await kubectl("-n", WEB, "get", "service", "web", "-o", path, quiet=True)).split()
     outer = await kubectl("-n", WEB, "get", "service", "web-outside", "-o", path, quiet=True)
-    netns = _node_namespace(stage.spec)
+    netns = _node_namespace(stage)
     door = Door(inner[0], int(inner[1]), netns)
     await _ask(stage, "ClusterIP", door, 2)
     for number in range(1, stage.spec.nodes + 1):
@@ -216,14 +216,14 @@ async def _reach(stage: Stage) -> Door:
     return door
 
 
-def _node_namespace(spec: ClusterSpec) -> str | None:
+def _node_namespace(stage: Stage) -> str | None:
     """Where service addresses exist: on the nodes, which are namespaces of their own as root."""
-    if not spec.bridged:
+    if not stage.spec.bridged:
         return None
     from k8slite.network.addresses import namespace_name
     from k8slite.network.namespaces import path_of
 
-    return path_of(namespace_name(spec.name, "node-1"))
+    return path_of(namespace_name(stage.layout.network(stage.spec.name), "node-1"))
 
 
 async def _ask(stage: Stage, what: str, door: Door, pods_min: int) -> None:

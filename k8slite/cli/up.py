@@ -1,0 +1,387 @@
+"""`k8slite up | start`: make a cluster, start it, and stay with it or leave it running."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+from k8slite.cli.common import DEFAULT_NAME, add_command, add_name, existing
+from k8slite.cli.output import CommandFailed
+from k8slite.cluster import cleanup, launch, lock, placing
+from k8slite.cluster.layout import Layout, locate, register, unregister
+from k8slite.cluster.spec import ClusterSpec, Place
+from k8slite.terminal import colour
+
+__all__ = ["add_commands"]
+
+UP: Final = """\
+Start a highly available cluster of ordinary processes on this machine, and wait until it is ready.
+
+Without --detach it runs until Ctrl-C. A cluster that was stopped, or that died with its machine, is
+started again with its data: the flags must then be the same or left out.
+"""
+START: Final = """\
+Start a cluster that was stopped, or that died with its machine: with its data, and with the flags
+with which it was made.
+"""
+EXAMPLES: Final = """\
+examples:
+  k8slite up --detach                              3 control planes, 2 nodes
+  k8slite up --detach --control-planes 1 --nodes 0 an API without nodes
+  k8slite up --name lab --fast                     a second cluster, quick to miss what dies
+"""
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def add_commands(commands: Any) -> None:
+    up = add_command(commands, "up", "make a cluster and start it", _up, UP)
+    up.epilog = EXAMPLES
+    add = up.add_argument
+    add("--name", default=DEFAULT_NAME, help="the cluster's name (default: %(default)s)")
+    add(
+        "--control-planes",
+        type=int,
+        metavar="N",
+        help="members of the store, apiservers, schedulers and controller managers (default: 3)",
+    )
+    add("--nodes", type=int, metavar="N", help="nodes, each a kubelet and a proxy (default: 2)")
+    add(
+        "--runtime",
+        choices=("auto", "oci", "process", "fake"),
+        help="what pods are: containers, "
+        "processes, or only pretended (default: auto, containers if they can be had)",
+    )
+    add(
+        "--proxy",
+        choices=("auto", "iptables", "nftables", "userspace", "none"),
+        help="how services work (default: auto, what suits the runtime)",
+    )
+    add(
+        "--store",
+        choices=("raftkv", "memory"),
+        help="where objects are kept: replicated on disk, or in the only apiserver's memory, "
+        "gone when it ends (default: raftkv)",
+    )
+    add(
+        "--fast",
+        action="store_const",
+        const=True,
+        help="short leases, and nodes that are missed after seconds, not minutes",
+    )
+    add("--detach", action="store_true", help="return when the cluster is ready")
+    add(
+        "--dir",
+        type=Path,
+        metavar="DIR",
+        help="keep everything of the cluster there, in a new or empty directory",
+    )
+    add(
+        "--port",
+        type=int,
+        metavar="P",
+        help="where the apiservers answer on 127.0.0.1 (default: 6443, or a free one)",
+    )
+    add(
+        "--token-auth-file",
+        type=Path,
+        metavar="FILE",
+        help='bearer tokens, as kube-apiserver\'s: lines of token,user,uid,"group,group"',
+    )
+    start = add_name(add_command(commands, "start", "start a stopped cluster", _start, START))
+    start.add_argument("--attach", action="store_true", help="stay until Ctrl-C, then stop it")
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    name, started = arguments.name, time.monotonic()
+    layout = locate(name, arguments.dir)
+    if layout.is_running():
+        raise CommandFailed(_running_already(name))
+    if layout.exists():
+        _check_same(arguments, *layout.read())
+        return _run(name, layout, None, attached=not arguments.detach, started=started)
+    spec = _new_spec(arguments)
+    return _run(name, layout, spec, attached=not arguments.detach, started=started)
+
+
+def _start(arguments: argparse.Namespace) -> int:
+    started = time.monotonic()
+    layout = existing(arguments.name)
+    return _run(arguments.name, layout, None, attached=arguments.attach, started=started)
+
+
+# --- what is asked for ---------------------------------------------------------------------------
+
+
+def _new_spec(arguments: argparse.Namespace) -> ClusterSpec:
+    """Raises InvalidSpec, CommandFailed."""
+    from k8slite.cluster.machine import choose
+
+    tokens = arguments.token_auth_file
+    if tokens is not None and not os.access(tokens, os.R_OK):
+        raise CommandFailed(f"--token-auth-file {tokens} cannot be read")
+    choice = choose(arguments.runtime or "auto", arguments.proxy or "auto")
+    store = arguments.store or "raftkv"
+    spec = ClusterSpec(
+        name=arguments.name,
+        control_planes=_or(arguments.control_planes, 3 if store == "raftkv" else 1),
+        nodes=_or(arguments.nodes, 2),
+        runtime=choice.runtime,
+        proxy=choice.proxy,
+        store=store,
+        fast=bool(arguments.fast),
+        port=_or(arguments.port, 0),
+        token_auth_file=_absolute(tokens),
+    )
+    if choice.notice and spec.nodes:
+        _tell(f"note: {choice.notice}")
+    return spec
+
+
+def _or(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
+def _absolute(path: Path | None) -> str:
+    return "" if path is None else str(path.absolute())
+
+
+def _check_same(arguments: argparse.Namespace, spec: ClusterSpec, place: Place) -> None:
+    """An existing cluster is only started again; flags that would change it are refused."""
+    wanted = {
+        "--control-planes": (arguments.control_planes, spec.control_planes),
+        "--nodes": (arguments.nodes, spec.nodes),
+        "--runtime": (_unless_auto(arguments.runtime), spec.runtime),
+        "--proxy": (_unless_auto(arguments.proxy), spec.proxy),
+        "--store": (arguments.store, spec.store),
+        "--fast": (arguments.fast, spec.fast),
+        "--port": (arguments.port or None, place.port),
+        "--token-auth-file": (_absolute(arguments.token_auth_file) or None, spec.token_auth_file),
+    }
+    for flag, (given, is_now) in wanted.items():
+        if given is not None and given != is_now:
+            has = f"with {flag} {is_now}" if not isinstance(is_now, bool) else f"without {flag}"
+            raise CommandFailed(
+                f"cluster {arguments.name!r} exists, {has if is_now != '' else 'without ' + flag}: "
+                "leave the flag out to start it again, or delete it first: "
+                f"k8slite down --name {arguments.name}"
+            )
+
+
+def _unless_auto(value: str | None) -> str | None:
+    return None if value == "auto" else value
+
+
+def _running_already(name: str) -> str:
+    return (
+        f"cluster {name!r} is running already, or being started: k8slite status --name {name}; "
+        "for another one choose another --name"
+    )
+
+
+# --- one start -----------------------------------------------------------------------------------
+
+
+def _run(
+    name: str, layout: Layout, new: ClusterSpec | None, *, attached: bool, started: float
+) -> int:
+    """Start the supervisor, show what it does, and stay with it if `attached`.
+
+    `new` is what to make; None: what is there is started.
+    """
+    with _Interrupts() as interrupts:
+        process, sock = _launch(name, layout, new)
+        lines = _Lines(sock)
+        try:
+            with interrupts.raised():
+                ready = _wait_ready(lines)
+        except (_StartFailed, KeyboardInterrupt) as error:
+            failure = "" if isinstance(error, KeyboardInterrupt) else str(error)
+            sock.close()
+            process.wait()
+            _undo(name, layout, made=new is not None, interrupted=not failure)
+            if failure:
+                raise CommandFailed(f"cluster {name!r} could not be started: {failure}") from error
+            _tell(f"interrupted; cluster {name!r} is " + ("not made" if new else "stopped"))
+            return 130
+        if not attached:
+            sock.sendall(b"detach")
+            sock.close()
+        spec, _ = layout.read()
+        _tell_ready(name, spec, layout, time.monotonic() - started, ready["notices"])
+        if not attached:
+            return 0
+        print("Ctrl-C stops it.", flush=True)
+        return _stay(name, layout, process, sock, lines, interrupts)
+
+
+def _launch(
+    name: str, layout: Layout, new: ClusterSpec | None
+) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """The supervisor. Raises CommandFailed, InvalidSpec; then nothing is left of a new one."""
+    held = None
+    try:
+        layout.claim(name)
+        held = lock.take(layout.lock)
+        cleanup.clean(name, layout)  # what a crash has left
+        if new is not None and not layout.exists():
+            place = placing.make_place(layout, new)
+        else:
+            place = placing.refresh_place(layout, *layout.read())
+        register(name, layout)
+        return launch.start_supervisor(layout, held, place)
+    except lock.Held as error:
+        raise CommandFailed(_running_already(name)) from error
+    except (placing.PortTaken, OSError) as error:
+        if new is not None and layout.is_ours() and (held is not None or not layout.is_running()):
+            with contextlib.suppress(OSError):
+                layout.delete()
+                unregister(name)
+        if held is not None:
+            held.close()
+        raise CommandFailed(f"cluster {name!r} could not be started: {_words(error)}") from error
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.strerror}: {error.filename}"
+    return str(error)
+
+
+class _StartFailed(Exception):
+    """The supervisor's words."""
+
+
+class _Lines:
+    """Lines of JSON from the supervisor."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._buffer = b""
+
+    def next(self) -> dict[str, Any] | None:
+        """None once the supervisor is gone."""
+        while b"\n" not in self._buffer:
+            try:
+                chunk = self._socket.recv(4096)
+            except ConnectionResetError:
+                return None
+            if not chunk:
+                return None
+            self._buffer += chunk
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        words: dict[str, Any] = json.loads(line)
+        return words
+
+
+def _wait_ready(lines: _Lines) -> dict[str, Any]:
+    """Show progress until it is ready. Raises _StartFailed."""
+    while True:
+        words = lines.next()
+        if words is None:
+            raise _StartFailed("its supervisor was ended, by `k8slite stop` or `down` or a signal")
+        if "ready" in words:
+            return words
+        if "error" in words:
+            raise _StartFailed(words["error"])
+        stamp = colour(f"{words['seconds']:5.2f} s", "dim", sys.stderr)
+        _tell(f"  {stamp}  {words['step']}")
+
+
+def _tell(words: str) -> None:
+    with contextlib.suppress(BrokenPipeError):  # nobody looks; the cluster is wanted all the same
+        sys.stderr.write(f"{words}\n")
+
+
+def _tell_ready(
+    name: str, spec: ClusterSpec, layout: Layout, seconds: float, notices: list[str]
+) -> None:
+    for notice in notices:
+        _tell(f"{colour('warning', 'yellow', sys.stderr)}: {notice}")
+    what = f"{spec.control_planes} control planes, {spec.nodes} nodes"
+    done = colour(f"Cluster {name!r} is ready", "green")
+    print(f"{done} after {seconds:.2f} s: {what}, {spec.runtime} pods, {spec.proxy} proxy.")
+    print(f"export KUBECONFIG={layout.kubeconfig}", flush=True)
+
+
+def _undo(name: str, layout: Layout, *, made: bool, interrupted: bool) -> None:
+    """After a start that came to nothing. Of a cluster that had never been there only logs stay,
+    and these only when they may say why."""
+    try:
+        with lock.take(layout.lock):
+            cleanup.clean(name, layout)
+            if made:
+                layout.delete(keep_logs=not interrupted)
+    except (lock.Held, OSError) as error:
+        _tell(f"note: not all of cluster {name!r} could be undone ({error}): k8slite down")
+        return
+    if made and interrupted:
+        unregister(name)
+
+
+def _stay(
+    name: str,
+    layout: Layout,
+    process: subprocess.Popen[bytes],
+    sock: socket.socket,
+    lines: _Lines,
+    interrupts: _Interrupts,
+) -> int:
+    """Until Ctrl-C, SIGTERM, or the cluster's end."""
+    try:
+        with interrupts.raised():
+            while lines.next() is not None:
+                continue
+    except KeyboardInterrupt:
+        _tell(f"\nstopping cluster {name!r} ...")
+        sock.close()
+        process.wait()
+        _undo(name, layout, made=False, interrupted=True)
+        print(f"Cluster {name!r} is stopped; its data is kept (k8slite start, k8slite down).")
+        return 0
+    process.wait()
+    raise CommandFailed(f"cluster {name!r} has ended: by `k8slite stop` or `down`, or see its logs")
+
+
+class _Interrupts:
+    """Ctrl-C and its kin interrupt only where that leaves nothing half done."""
+
+    def __init__(self) -> None:
+        self._came = False
+        self._may_raise = False
+        self._before: list[Any] = []
+
+    def __enter__(self) -> _Interrupts:
+        self._before = [signal.signal(number, self._handle) for number in SIGNALS]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in zip(SIGNALS, self._before, strict=True):
+            signal.signal(number, before)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._came = True
+        if self._may_raise:
+            self._may_raise = False  # the first one is enough
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def raised(self) -> Iterator[None]:
+        """Within, an interrupt that comes or has come is KeyboardInterrupt."""
+        if self._came:
+            raise KeyboardInterrupt
+        self._may_raise = True
+        try:
+            yield
+        finally:
+            self._may_raise = False
