@@ -29,7 +29,7 @@ from raftkv.wire.protocol import MAX_FRAME_FROM_MEMBER, VERSION, is_error
 
 __all__ = ["Load", "generate", "percentile"]
 
-CHUNK_BYTES = 256 * 1024
+CHUNK_BYTES = 64 * 1024
 WARM_UP_SECONDS = 1.0
 
 

@@ -256,6 +256,10 @@ class SimFile:
         if self._life.alive:
             self._disk.append(self._inode, data)
 
+    def begin_sync(self) -> None:
+        """A simulated sync begins when it is waited for."""
+        self._require_open()
+
     async def sync(self) -> None:
         self._require_open()
         await self._disk.sync(self._inode, self._life)

@@ -54,6 +54,9 @@ class OsFile:
             os.posix_fallocate(self._fd, self._reserved, size + RESERVE_BYTES - self._reserved)
             self._reserved = size + RESERVE_BYTES
 
+    def begin_sync(self) -> None:
+        self._syncer.begin()
+
     async def sync(self) -> None:
         await self._syncer.sync()
 
@@ -80,18 +83,26 @@ class Syncer:
         self._closing = False
         self._error: OSError | None = None
         self._thread: threading.Thread | None = None
+        self._begun = False
 
-    async def sync(self) -> None:
-        """Raises OSError. It can't be cancelled once begun, as nothing can stop the kernel."""
+    def begin(self) -> None:
+        assert not self._begun
+        self._begun = True
         if self._thread is None:
             self._asked = os.eventfd(0, os.EFD_CLOEXEC)
             self._done = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             self._thread = threading.Thread(target=self._run, name="sync", daemon=True)
             self._thread.start()
         os.eventfd_write(self._asked, 1)
+
+    async def sync(self) -> None:
+        """Raises OSError. It can't be cancelled once begun, as nothing can stop the kernel."""
+        if not self._begun:
+            self.begin()
         with trio.CancelScope(shield=True):
             await trio.lowlevel.wait_readable(self._done)
         os.eventfd_read(self._done)
+        self._begun = False
         error, self._error = self._error, None
         if error is not None:
             raise error
@@ -108,7 +119,7 @@ class Syncer:
             os.eventfd_write(self._done, 1)
 
     def close(self) -> None:
-        """End the thread. No sync is under way: nothing cancels one."""
+        """End the thread; a sync that was begun comes to its end."""
         if self._thread is None:
             return
         self._closing = True

@@ -46,45 +46,79 @@ def secured(
 
 
 class Wakeup:
-    """One task sleeps, others wake it; waking one who is awake makes its next sleep end at once."""
+    """One task sleeps, others wake it; waking one who is awake makes its next sleep end at once.
 
-    __slots__ = ("_event",)
+    Without an Event, of which each sleep would need a new one: it's what the hot path does most.
+    """
+
+    __slots__ = ("_rung", "_sleeper")
 
     def __init__(self) -> None:
-        self._event = trio.Event()
+        self._rung = False
+        self._sleeper: trio.lowlevel.Task | None = None
 
     def set(self) -> None:
-        self._event.set()
+        if not self._rung:
+            self._rung = True
+            if self._sleeper is not None:
+                trio.lowlevel.reschedule(self._sleeper)
+                self._sleeper = None
+
+    def clear(self) -> None:
+        """Whoever is awake has seen everything so far: no need to wake for it."""
+        self._rung = False
 
     async def wait(self) -> None:
-        await self._event.wait()
-        self._event = trio.Event()
+        if self._rung:
+            await trio.lowlevel.checkpoint()
+        else:
+            assert self._sleeper is None, "one task sleeps here"
+            self._sleeper = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._abort)
+        self._rung = False
+
+    def _abort(self, _: object) -> trio.lowlevel.Abort:
+        self._sleeper = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
 
 class Flusher:
     """Sends for many connections: one task is woken once for all replies that a turn gave.
 
     With a task for each connection, waking them would cost more than what they send. Their own
-    tasks (`Outbox.drain`) only help where a socket is full, or no plain socket.
+    tasks (`Outbox.drain`) only help where a socket is full, or no plain socket. Whoever is about
+    to give many replies may hold it, and send them all himself with `release`.
     """
 
-    __slots__ = ("_marked", "_wakeup")
+    __slots__ = ("_held", "_marked", "_wakeup")
 
     def __init__(self) -> None:
         self._marked: list[Outbox] = []
+        self._held = False
         self._wakeup = Wakeup()
 
     def mark(self, outbox: Outbox) -> None:
-        if not self._marked:
+        if not self._marked and not self._held:
             self._wakeup.set()
         self._marked.append(outbox)
+
+    def hold(self) -> None:
+        self._held = True
+
+    def release(self) -> None:
+        self._held = False
+        if self._marked:
+            self._flush()
+
+    def _flush(self) -> None:
+        marked, self._marked = self._marked, []
+        for outbox in marked:
+            outbox.flush()
 
     async def run(self) -> None:
         while True:
             await self._wakeup.wait()
-            marked, self._marked = self._marked, []
-            for outbox in marked:
-                outbox.flush()
+            self._flush()
 
 
 class Outbox:
@@ -105,6 +139,7 @@ class Outbox:
         "_packed_bytes",
         "_rest",
         "_sending",
+        "_waiting",
         "_wakeup",
     )
 
@@ -120,6 +155,7 @@ class Outbox:
         self._fd = -1  # a plain socket, as long as `drain` runs
         self._wakeup = Wakeup()
         self._drained = trio.Event()
+        self._waiting = 0  # for room
 
     def __len__(self) -> int:
         return len(self._items)
@@ -164,7 +200,11 @@ class Outbox:
     async def wait_room(self) -> None:
         """Until `crowded` no longer holds."""
         while self.crowded:
-            await self._drained.wait()
+            self._waiting += 1
+            try:
+                await self._drained.wait()
+            finally:
+                self._waiting -= 1
 
     def flush(self) -> None:
         """Send now what a plain socket takes; the rest, and all else, is left to `drain`."""
@@ -197,7 +237,7 @@ class Outbox:
     def _sent(self) -> None:
         self._packed_bytes -= self._flying_bytes
         self._flying_bytes = 0
-        if self._drained.statistics().tasks_waiting:
+        if self._waiting:
             self._drained.set()
             self._drained = trio.Event()
 

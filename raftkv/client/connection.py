@@ -25,7 +25,7 @@ __all__ = ["Connection", "ConnectionLost", "NotSent", "PushTarget"]
 
 log = logging.getLogger(__name__)
 
-CHUNK_BYTES = 256 * 1024
+CHUNK_BYTES = 64 * 1024  # of more, each read would ask the kernel for memory and give it back
 SILENCE_SECONDS = 3.0
 CONNECT_SECONDS = 5.0
 

@@ -204,6 +204,8 @@ class WatchHub:
         return dict(told)
 
     def _match(self, events: Sequence[Event]) -> dict[int, Sequence[Event]]:
+        if not self._groups:
+            return {}
         found: dict[_Group, list[Event]] = {}
         for event in events:
             key = event[1][0]

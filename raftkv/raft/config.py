@@ -23,6 +23,9 @@ class RaftConfig:
     campaign_at_start: bool = False
     """Campaign at once, and again every two ticks until a leader is known: for the one member
     that should lead a new cluster without waiting for an election timeout."""
+    hold_commit_news: bool = False
+    """Do not tell the followers of a grown commit index by a message of its own, unless asked to
+    (RaftNode.tell_commit): under load the next entries carry it."""
     max_append_bytes: int = 1 << 20
     """Entry bytes in one AppendEntries; at least one entry always fits."""
     max_inflight_messages: int = 256

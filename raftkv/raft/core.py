@@ -46,6 +46,7 @@ class Core:
         "id",
         "leader",
         "log",
+        "news_held",
         "outstanding_ticks",
         "progress",
         "quorum_elapsed",
@@ -89,6 +90,7 @@ class Core:
         self.uncommitted_bytes = 0
         self.reads = Reads()
         self.flush_due = False  # the leader may have something to send
+        self.news_held = False  # followers do not know the commit index, and may wait for it
         self.before_sync: list[Message] = []
         self.after_sync: list[Message] = []
         self.snapshot_unsaved = False
@@ -131,13 +133,20 @@ class Core:
         self.votes.clear()
         self.progress.clear()
         self.transferee = 0
-        self.flush_due = False
+        self.flush_due = self.news_held = False
         self.election_elapsed = self.heartbeat_elapsed = self.quorum_elapsed = 0
         self.draw_election_timeout()
 
     def draw_election_timeout(self) -> None:
         ticks = self.config.election_ticks
         self.election_timeout = self.rng.randint(ticks, 2 * ticks - 1)
+
+    def commit_news(self) -> None:
+        """A follower does not know the commit index."""
+        if self.config.hold_commit_news:
+            self.news_held = True
+        else:
+            self.flush_due = True
 
     # -- log and membership -------------------------------------------------------------------
 

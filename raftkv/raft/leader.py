@@ -95,7 +95,7 @@ def _advance_commit(core: Core) -> None:
         return
     first = log.commit < core.term_start_index
     log.commit_to(index)
-    core.flush_due = True
+    core.commit_news()
     assert log.term_at(index) == core.term
     if first:
         for read_id in core.reads.take_waiting():
@@ -142,8 +142,10 @@ def handle_append_response(core: Core, message: AppendResponse) -> None:
     elif index + 1 >= core.log.first_index:
         peer.become_replicate()  # caught up, by this snapshot or by another
     log = core.log
-    if peer.next <= log.last_index or peer.commit_sent < log.commit:
+    if peer.next <= log.last_index:
         core.flush_due = True
+    elif peer.commit_sent < log.commit:
+        core.commit_news()
     if not news:
         return
     if index > log.commit:

@@ -159,6 +159,17 @@ class RaftNode:
         election timeout). Raises NotLeader, TransferRefused."""
         leader.transfer_leadership(self._core, to)
 
+    @property
+    def commit_news_held(self) -> bool:
+        """Followers do not know the commit index yet; see RaftConfig.hold_commit_news."""
+        return self._core.news_held
+
+    def tell_commit(self) -> None:
+        """Tell them now."""
+        core = self._core
+        if core.news_held:
+            core.flush_due = True
+
     def report_unreachable(self, peer: int) -> None:
         """Messages to that member were lost (a connection broke): do not send ahead blindly."""
         if self._core.role is Role.LEADER:

@@ -17,7 +17,7 @@ _NO_ENTRIES: list[Entry] = []
 
 def flush(core: Core) -> None:
     """Send every member what it lacks and its window allows, and begin the next read round."""
-    core.flush_due = False
+    core.flush_due = core.news_held = False
     for member, peer in core.progress.items():
         state = peer.state
         if state is State.REPLICATE:

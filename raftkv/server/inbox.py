@@ -54,7 +54,17 @@ class Read(NamedTuple):
 
 
 class Inbox:
-    __slots__ = ("_room", "_wakeup", "calls", "messages", "proposals", "reads", "ticks", "wanted")
+    __slots__ = (
+        "_room",
+        "_waiting",
+        "_wakeup",
+        "calls",
+        "messages",
+        "proposals",
+        "reads",
+        "ticks",
+        "wanted",
+    )
 
     def __init__(self) -> None:
         self.proposals: list[Proposal] = []
@@ -65,6 +75,7 @@ class Inbox:
         self.wanted = 0  # proposals, below which the actor need not be woken for them
         self._wakeup = Wakeup()
         self._room = trio.Event()
+        self._waiting = 0  # for room
 
     def wake(self) -> None:
         self._wakeup.set()
@@ -97,10 +108,15 @@ class Inbox:
 
     async def wait_room(self) -> None:
         while self.full:
-            await self._room.wait()
+            self._waiting += 1
+            try:
+                await self._room.wait()
+            finally:
+                self._waiting -= 1
 
     def emptied(self) -> None:
         """The actor took what was there."""
-        if self._room.statistics().tasks_waiting:
+        self._wakeup.clear()
+        if self._waiting:
             self._room.set()
             self._room = trio.Event()

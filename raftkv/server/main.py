@@ -40,7 +40,7 @@ from raftkv.server.status import status
 from raftkv.server.unsynced import UnsyncedDisk
 from raftkv.storage.replay import Identity, Recovered
 from raftkv.storage.wal import Wal
-from raftkv.streams import only_error
+from raftkv.streams import Flusher, only_error
 
 __all__ = ["Server", "open_server"]
 
@@ -66,6 +66,7 @@ class Server:
             id=config.id,
             election_ticks=config.election_ticks,
             heartbeat_ticks=config.heartbeat_ticks,
+            hold_commit_news=True,
             campaign_at_start=config.campaign_at_start or len(config.voters) == 1,
         )
         self.snapshots = Snapshots(
@@ -96,8 +97,10 @@ class Server:
         )
         self.roster = Roster(config, self.peers)
         self.roster.appended(recovered.entries)
+        flusher = Flusher()
         self.replica = Replica(
             roster=self.roster,
+            flusher=flusher,
             node=RaftNode(raft_config, restored, config.voters, host.rng),
             machine=machine,
             wal=wal,
@@ -110,7 +113,7 @@ class Server:
         self.inbox: Inbox = self.replica.inbox
         self._backups = Backups()
         self._hashes = Hashes()
-        self.sessions = Sessions(self, config.tls)
+        self.sessions = Sessions(self, config.tls, flusher)
         self._client_address = config.client_address
         self._peer_address = self._own_peer_address()
 

@@ -46,7 +46,7 @@ __all__ = ["PeerHost", "Peers", "Self"]
 
 log = logging.getLogger(__name__)
 
-CHUNK_BYTES = 1024 * 1024
+CHUNK_BYTES = 64 * 1024  # of more, each read would ask the kernel for memory and give it back
 SNAPSHOT_CHUNK_BYTES = 256 * 1024
 OUTBOX_MAX = 4_096
 BACKOFF_MIN_SECONDS = 0.02
@@ -403,7 +403,7 @@ class Peers:
     async def _receive_snapshot(
         self, peer: Peer, stream: trio.abc.Stream, reader: FrameReader
     ) -> None:
-        while data := await stream.receive_some(CHUNK_BYTES):
+        while data := await stream.receive_some(SNAPSHOT_CHUNK_BYTES):
             messages = flatten(reader.feed(data))
             peer.heard_at = trio.current_time()
             if messages:

@@ -39,7 +39,7 @@ __all__ = ["Service", "Session", "Sessions"]
 
 log = logging.getLogger(__name__)
 
-CHUNK_BYTES = 256 * 1024
+CHUNK_BYTES = 64 * 1024  # of more, each read would ask the kernel for memory and give it back
 SESSIONS_MAX = 4_096
 HELLO_SECONDS = 10.0
 FAREWELL_SECONDS = 1.0
@@ -105,10 +105,10 @@ class Session:
 class Sessions:
     """Accepts client connections and serves them until cancelled."""
 
-    def __init__(self, service: Service, tls: Tls | None) -> None:
+    def __init__(self, service: Service, tls: Tls | None, flusher: Flusher) -> None:
         self._service = service
         self._tls = tls
-        self._flusher = Flusher()
+        self._flusher = flusher
         self._count = 0
         self._numbers = 0
         self._handlers: dict[str, Callable[[Session, int, list[Any]], None]] = {

@@ -24,6 +24,9 @@ class UnsyncedFile:
     def append(self, data: bytes | bytearray | memoryview) -> None:
         self.file.append(data)
 
+    def begin_sync(self) -> None:
+        """Nothing, see `sync`."""
+
     async def sync(self) -> None:
         """Nothing: what was appended may be lost with the machine, not with the process.
 

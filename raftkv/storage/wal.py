@@ -5,6 +5,7 @@ Owns the files of one `Disk`: segments (`*.wal`) and snapshots (`*.snap`). One t
     wal, recovered = await Wal.open(disk, identity)
     wal.append(hard_state, entries)      # gathers, in memory
     await wal.sync()                     # one encode, one append, one sync: now it is durable
+                                         # (begin_sync before it: work that goes on meanwhile)
     await wal.save_snapshot(snapshot)    # file first, then its record
     await wal.release(index)             # old segments go, once a snapshot stands for them
 
@@ -63,7 +64,7 @@ class Wal:
         self._pending_state: HardState | None = None
         self._pending: list[Entry] = []
         self._failure: str | None = None
-        self._busy = False
+        self._flight: tuple[HardState | None, list[Entry], SnapshotMeta | None] | None = None
         self.identity = recovered.identity
         self.hard_state = recovered.hard_state
 
@@ -127,6 +128,7 @@ class Wal:
             self._pending_state = hard_state
         if not entries:
             return
+        assert self._flight is None, "appended while a sync is under way"
         first = entries[0].index
         pending = self._pending
         if pending and first <= pending[-1].index:
@@ -140,7 +142,16 @@ class Wal:
 
         Raises StorageFailed: the process must end.
         """
-        await self._write(None)
+        self._check()
+        if self._flight is not None or self._pending_state is not None or self._pending:
+            await self._write(None)
+
+    def begin_sync(self) -> None:
+        """Write what was appended and let its sync begin, to be waited for by `sync` before
+        anything else is done with the log. Raises StorageFailed.
+        """
+        if self._pending_state is not None or self._pending:
+            self._begin(None)
 
     async def save_snapshot(self, snapshot: Snapshot) -> None:
         """Make a snapshot durable: the file, then its record together with all that is pending.
@@ -181,30 +192,34 @@ class Wal:
             self._disk.delete(snapshots.name_of(meta))
 
     async def _write(self, meta: SnapshotMeta | None) -> None:
-        self._check()
-        state, entries = self._pending_state, self._pending
-        if state is None and not entries and meta is None:
-            return
-        assert not self._busy, "a log has one writer"
-        self._pending_state, self._pending = None, []
-        record, self._chain = encode(
-            msgpack.packb((BATCH, state, entries, meta)),
-            self._chain,
-        )
-        self._busy = True
+        """Put all that is pending, and the snapshot, into one durable record."""
+        if self._flight is None:
+            self._begin(meta)
+        assert self._flight is not None
+        state, entries, meta = self._flight
         try:
-            self._file.append(record)
             await self._file.sync()
         except OSError as error:
             raise self._failed("the log can't be written", error) from error
         except BaseException:
             self._failure = "a write was interrupted"
             raise
-        finally:
-            self._busy = False
+        self._flight = None
         self._note(state, entries, meta)
         if self._file.size >= self._segment_bytes:
             await self._rotate()
+
+    def _begin(self, meta: SnapshotMeta | None) -> None:
+        self._check()
+        assert self._flight is None, "a log has one writer"
+        self._flight = self._pending_state, self._pending, meta
+        self._pending_state, self._pending = None, []
+        record, self._chain = encode(msgpack.packb((BATCH, *self._flight)), self._chain)
+        try:
+            self._file.append(record)
+            self._file.begin_sync()
+        except OSError as error:
+            raise self._failed("the log can't be written", error) from error
 
     def _note(
         self, state: HardState | None, entries: Sequence[Entry], meta: SnapshotMeta | None

@@ -40,6 +40,9 @@ class FaultyFile:
             raise self._fault.append_error
         self._file.append(data)
 
+    def begin_sync(self) -> None:
+        """Begins when it is waited for."""
+
     async def sync(self) -> None:
         while self._fault.hang:
             await trio.sleep(0.01)

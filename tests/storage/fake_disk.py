@@ -38,6 +38,9 @@ class FakeFile:
             self._disk.room = room - len(data)
         self._inode.data += data
 
+    def begin_sync(self) -> None:
+        """Begins when it is waited for."""
+
     async def sync(self) -> None:
         self._disk.step("sync")
         if self._disk.sync_error is not None:
