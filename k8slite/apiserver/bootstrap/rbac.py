@@ -35,6 +35,15 @@ _EXTRA_BINDINGS: dict[str, tuple[str, tuple[str, ...]]] = {
     # Upstream's controllers each act under a service account of their own. Ours share one
     # client, so that its user holds what all of them hold together.
     "k8slite:kube-controller-manager": ("cluster-admin", ("User system:kube-controller-manager",)),
+    "k8slite:node-network": ("k8slite:node-network", ("User system:kube-proxy",)),
+}
+
+_EXTRA_ROLES: dict[str, tuple[roles.RuleRow, ...]] = {
+    # Of names and network policies, which a node's proxy takes care of as well.
+    "k8slite:node-network": (
+        ("list watch", "-", "namespaces pods"),
+        ("list watch", "networking.k8s.io", "networkpolicies"),
+    ),
 }
 
 _NAMESPACED: tuple[tuple[str, str, tuple[roles.RuleRow, ...], tuple[str, ...]], ...] = (
@@ -58,6 +67,17 @@ _NAMESPACED: tuple[tuple[str, str, tuple[roles.RuleRow, ...], tuple[str, ...]], 
         "system::leader-locking-kube-scheduler",
         (("watch", "-", "configmaps"), ("get update", "-", "configmaps", "kube-scheduler")),
         ("User system:kube-scheduler",),
+    ),
+    (
+        # A node's proxy also serves names, and keeps the service by which they are found.
+        "kube-system",
+        "k8slite:dns",
+        (
+            ("create", "-", "services"),
+            ("get update", "-", "services", "kube-dns"),
+            ("create delete get update", "discovery.k8s.io", "endpointslices"),
+        ),
+        ("User system:kube-proxy",),
     ),
     (
         "kube-public",
@@ -127,6 +147,9 @@ def rbac_objects() -> Iterator[tuple[Kind, Obj]]:
             CLUSTER_ROLES,
             {"metadata": _metadata(name, **labels), "rules": [_rule(row) for row in rows]},
         )
+    for name, rows in _EXTRA_ROLES.items():
+        rules = [_rule(row) for row in rows]
+        yield CLUSTER_ROLES, {"metadata": _metadata(name), "rules": rules}
     for name, up in (("admin", ""), ("edit", "admin"), ("view", "edit")):
         labels = {f"{_GROUP}/aggregate-to-{up}": "true"} if up else {}
         selector = {"matchLabels": {f"{_GROUP}/aggregate-to-{name}": "true"}}
