@@ -289,7 +289,7 @@ def _wait_ready(lines: _Lines) -> dict[str, Any]:
     while True:
         words = lines.next()
         if words is None:
-            raise _StartFailed("its supervisor was ended, by `k8slite stop` or `down` or a signal")
+            raise _StartFailed("its supervisor was ended, by `k8slite stop`, `down` or a signal")
         if "ready" in words:
             return words
         if "error" in words:
@@ -319,10 +319,12 @@ def _undo(name: str, layout: Layout, *, made: bool, interrupted: bool) -> None:
     and these only when they may say why."""
     try:
         with lock.take(layout.lock):
-            cleanup.clean(name, layout)
+            cleanup.clean(name, layout)  # it has, unless it was killed
             if made:
                 layout.delete(keep_logs=not interrupted)
-    except (lock.Held, OSError) as error:
+    except lock.Held:
+        return  # somebody else is at it
+    except OSError as error:
         _tell(f"note: not all of cluster {name!r} could be undone ({error}): k8slite down")
         return
     if made and interrupted:
@@ -350,6 +352,7 @@ def _stay(
         print(f"Cluster {name!r} is stopped; its data is kept (k8slite start, k8slite down).")
         return 0
     process.wait()
+    _undo(name, layout, made=False, interrupted=False)
     raise CommandFailed(f"cluster {name!r} has ended: by `k8slite stop` or `down`, or see its logs")
 
 

@@ -34,16 +34,14 @@ class Target:
         self.kept = kept
         self.node = node
 
-    @property
-    def names(self) -> str:
-        return ", ".join(kept.name for kept in self.kept)
 
-
-async def find(supervisor: Supervisor, name: str) -> Target:
+async def find(supervisor: Supervisor, action: str, name: str) -> Target:
     """Raises NoTarget, with all names there are."""
     kept = supervisor.kept.get(name)
     if kept is not None:
         return Target([kept])
+    if name in LEADERS and action == "resume":
+        return Target(_former_leaders(supervisor, name))
     if name in LEADERS:
         return Target([await _leader(supervisor, name)])
     of_node = [k for k in supervisor.kept.values() if name and k.component.node == name]
@@ -53,6 +51,16 @@ async def find(supervisor: Supervisor, name: str) -> Target:
     raise NoTarget(
         f"there is no target {name!r}; there are {', '.join([*LEADERS, *supervisor.kept, *nodes])}"
     )
+
+
+def _former_leaders(supervisor: Supervisor, name: str) -> list[Kept]:
+    """Those of its kind that chaos keeps from working: who led then, leads no more."""
+    role = LEADERS[name]
+    held = [k for k in supervisor.kept.values() if k.component.role == role]
+    held = [k for k in held if k.state in ("paused", "killed")]
+    if not held:
+        raise NoTarget(f"nothing is to be resumed: no {role} is paused or killed")
+    return held
 
 
 async def _leader(supervisor: Supervisor, name: str) -> Kept:

@@ -2,7 +2,7 @@
 
 The channel carries lines of JSON. The component says `{"ready": true}` once it is, then answers
 each `{"id": 1}` with its status. When the supervisor's end closes, the process ends.
-A job (a role of `components.JOBS`) runs to its end instead and says `{"result": ...}`.
+A job (a role of `jobs.JOBS`) runs to its end instead and says `{"result": ...}`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import attrs
 import trio
 
 from k8slite.cluster import components
+from k8slite.cluster.context import Running
+from k8slite.cluster.jobs import JOBS
 from k8slite.cluster.logs import open_log
 
 __all__ = ["run"]
@@ -52,7 +54,7 @@ def run(request: dict[str, Any], fds: list[int]) -> int:
     try:
         if request.get("netns"):
             _enter(request["netns"])
-        if request["role"] in components.JOBS:
+        if request["role"] in JOBS:
             return _do_job(request, channel)
         return trio.run(_live, request, channel, listeners)
     except components.EXPECTED as error:
@@ -96,7 +98,7 @@ def _do_job(request: dict[str, Any], channel: int) -> int:
     """Jobs are synchronous and short; their failure is an answer too."""
     answer: dict[str, Any]
     try:
-        answer = {"result": components.JOBS[request["role"]](request["arguments"])}
+        answer = {"result": JOBS[request["role"]](request["arguments"])}
         code = 0
     except components.EXPECTED as error:
         log.error("%s", _told(error))
@@ -127,7 +129,7 @@ class _Life:
                     break
             os._exit(0)
 
-    async def answer(self, stream: trio.SocketStream, component: components.Running) -> None:
+    async def answer(self, stream: trio.SocketStream, component: Running) -> None:
         """Tell the supervisor how the component is, until it closes the channel."""
         buffer = b""
         with contextlib.suppress(trio.BrokenResourceError):

@@ -18,7 +18,7 @@ import trio
 
 from k8slite.cluster.zygote import PACKET_BYTES
 
-__all__ = ["Link", "LinkLost", "Spawned"]
+__all__ = ["SIGKILLED", "Link", "LinkLost", "Spawned"]
 
 LINE_BYTES_MAX: Final = 1 << 20
 SIGKILLED: Final = -9
@@ -47,11 +47,11 @@ class Spawned:
         self.ended.set()
 
     async def next_line(self) -> dict[str, Any] | None:
-        """What it says next; None once its end of the channel is closed."""
+        """What it says next; None once either end of the channel is closed."""
         while b"\n" not in self._buffer:
             try:
                 chunk = await self._channel.receive_some(65536)
-            except trio.BrokenResourceError:
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return None
             if not chunk:
                 return None

@@ -48,7 +48,7 @@ class Operations:
                 raise control.Refused(f"seconds {given!r} is no number")
             seconds = math.inf if given is None else float(given)
         try:
-            target = await chaos.find(self.supervisor, str(request.get("target", "")))
+            target = await chaos.find(self.supervisor, operation, str(request.get("target", "")))
             done = await chaos.apply(self.supervisor, operation, target, seconds)
         except (chaos.NoTarget, StartFailed) as error:
             raise control.Refused(str(error)) from error

@@ -75,7 +75,7 @@ def refresh_place(layout: Layout, spec: ClusterSpec, place: Place) -> Held:
     The apiservers' port stays, since kubeconfigs name it. Raises PortTaken, OSError.
     """
     with _others(layout) as others, contextlib.ExitStack() as undo:
-        api = undo.enter_context(_hold_api_port(place.port, others))
+        api = undo.enter_context(_hold_former_port(place.port, others))
         block = _hold_block(place.slot)
         if block is None:
             slot, block = _hold_slot(layout, others)
@@ -118,6 +118,17 @@ def _hold_api_port(wanted: int, others: dict[str, Place]) -> socket.socket:
         if port not in taken and (sock := _listen(port)) is not None:
             return sock
     raise PortTaken("no free port for the apiservers: choose one with --port")
+
+
+def _hold_former_port(port: int, others: dict[str, Place]) -> socket.socket:
+    sock = _listen(port)
+    if sock is None:
+        names = [f" by cluster {name!r}" for name, place in others.items() if place.port == port]
+        raise PortTaken(
+            f"its port {port}, which kubeconfigs name, is in use{''.join(names)}: end what listens "
+            f"there (ss -ltnp | grep :{port})"
+        )
+    return sock
 
 
 def _listen(port: int) -> socket.socket | None:

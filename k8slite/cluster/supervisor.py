@@ -26,7 +26,7 @@ import trio
 from k8slite.cluster.kept import Kept, how_ended, request_of, too_few
 from k8slite.cluster.launch import start_zygote
 from k8slite.cluster.layout import Layout
-from k8slite.cluster.link import Link, LinkLost, Spawned
+from k8slite.cluster.link import SIGKILLED, Link, LinkLost, Spawned
 from k8slite.cluster.logs import end_of, last_error
 from k8slite.cluster.spec import ClusterSpec, Place, components
 from k8slite.cluster.timings import timings_of
@@ -131,12 +131,17 @@ class Supervisor:
             "log": str(self.layout.log("supervisor")),
             "arguments": arguments,
         }
-        process = await self._spawn(request, [])
-        line = await process.next_line()
-        await process.ended.wait()
-        await process.aclose()
+        while True:
+            process = await self._spawn(request, [])
+            link = self._link
+            line = await process.next_line()
+            await process.ended.wait()
+            await process.aclose()
+            zygote_died = self._link is not link or not self._linked.is_set()
+            if line is not None or process.code != SIGKILLED or not zygote_died:
+                break
         if line is None or "failed" in line:
-            words = line["failed"] if line else f"it ended with code {process.code}"
+            words = line["failed"] if line else f"it {how_ended(process.code)}"
             raise StartFailed(f"{role}: {words}")
         result: dict[str, Any] = line["result"]
         return result
