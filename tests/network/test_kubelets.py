@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,9 @@ FAST = KubeletTimings(backoff_initial=0.2, backoff_max=1.0, retry=0.1, relist=0.
 
 
 @asynccontextmanager
-async def open_kubelets(lab: Lab, root: Path, api: KubeletApi) -> AsyncIterator[list[Node]]:
+async def open_kubelets(
+    lab: Lab, root: Path, api: KubeletApi, **config: Any
+) -> AsyncIterator[list[Node]]:
     """A kubelet with real containers for each node of the lab, over one API."""
     images = ImageStore(root / "images")
     async with AsyncExitStack() as stack:
@@ -45,6 +48,7 @@ async def open_kubelets(lab: Lab, root: Path, api: KubeletApi) -> AsyncIterator[
                 node_ip=there.address,
                 root_dir=str(own),
                 timings=FAST,
+                **config,
             )
             kubelets.append(await stack.enter_async_context(kubelet))
         yield kubelets
