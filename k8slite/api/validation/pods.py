@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from difflib import unified_diff
-from typing import Any
 
 from k8slite.api import names
 from k8slite.api.meta import Obj, copy
@@ -381,19 +380,3 @@ def _spec_diff(old: Obj, new: Obj) -> str:
 
 def _dump(spec: Obj) -> list[str]:
     return json.dumps(spec, indent=1).splitlines()
-
-
-def validate_ephemeral_update(new: Obj, old: Obj) -> list[FieldError]:
-    """Of pods/ephemeralcontainers: they may be added, never changed or removed."""
-    errors: Errors = []
-    validate_pod_spec(new["spec"], "spec", errors)
-    was = {c["name"]: c for c in old["spec"].get("ephemeralContainers") or ()}
-    now: dict[Any, Obj] = {c.get("name"): c for c in new["spec"].get("ephemeralContainers") or ()}
-    for name, container in was.items():
-        if name not in now:
-            detail = f'existing ephemeral containers "{name}" may not be removed\n'
-            errors.append(forbidden_field("spec.ephemeralContainers", detail))
-        elif now[name] != container:
-            detail = f'existing ephemeral containers "{name}" may not be changed\n'
-            errors.append(forbidden_field("spec.ephemeralContainers", detail))
-    return errors

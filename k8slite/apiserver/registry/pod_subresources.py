@@ -23,6 +23,7 @@ __all__ = [
     "resize",
 ]
 
+EPHEMERAL, RESIZE = "ephemeralcontainers", "resize"
 _CREATED = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}
 
 
@@ -150,43 +151,43 @@ async def _spend_budget(call: Call, pod: Obj) -> None:
 async def ephemeral_containers(call: Call) -> Response:
     """PUT pods/NAME/ephemeralcontainers: containers may be added, never changed."""
     given = writes.read_body(call)
-    return await _only(call, lambda old: given, ("ephemeralContainers",))
+    return await _only(call, lambda old: given, EPHEMERAL, ("ephemeralContainers",))
 
 
 async def patch_ephemeral(call: Call) -> Response:
     """PATCH pods/NAME/ephemeralcontainers."""
-    return await _only(call, writes.patch_transform(call, call.kind), ("ephemeralContainers",))
+    transform = writes.patch_transform(call, call.kind)
+    return await _only(call, transform, EPHEMERAL, ("ephemeralContainers",))
 
 
 async def resize(call: Call) -> Response:
     """PUT pods/NAME/resize: the resources of containers."""
     given = writes.read_body(call)
-    return await _only(call, lambda old: given, ("containers", "initContainers"))
+    return await _only(call, lambda old: given, RESIZE, ("containers", "initContainers"))
 
 
 async def patch_resize(call: Call) -> Response:
     """PATCH pods/NAME/resize."""
     transform = writes.patch_transform(call, call.kind)
-    return await _only(call, transform, ("containers", "initContainers"))
+    return await _only(call, transform, RESIZE, ("containers", "initContainers"))
 
 
-async def _only(call: Call, transform: writes.Transform, parts: tuple[str, ...]) -> Response:
+async def _only(
+    call: Call, transform: writes.Transform, part: str, fields: tuple[str, ...]
+) -> Response:
     """Apply a change, of which only these parts of the spec are taken over."""
 
     def limited(old: Obj) -> Obj:
         new: Obj = copy(transform(copy(old)))
         apply_defaults(call.kind, new)
         result = copy(old)
-        for part in parts:
-            if part in (new.get("spec") or {}):
-                result["spec"][part] = new["spec"][part]
-        if result["spec"] != old["spec"]:
-            generation = old["metadata"].get("generation", 0)
-            result["metadata"]["generation"] = generation + 1
+        for field in fields:
+            if field in (new.get("spec") or {}):
+                result["spec"][field] = new["spec"][field]
         version = new["metadata"].get("resourceVersion")
         if version:
             result["metadata"]["resourceVersion"] = version
         return result
 
-    change = await writes.modify(call, limited, part="raw")
+    change = await writes.modify(call, limited, part=part)
     return writes.answer(call, 200, change.obj)

@@ -52,6 +52,10 @@ class Strategy:
         """Why a change through /status cannot be stored."""
         return validate_meta_update(new, old)
 
+    def validate_part(self, call: Call, part: str, new: Obj, old: Obj) -> list[FieldError]:
+        """Why a change through another subresource that writes a part cannot be stored."""
+        return self.validate_update(call, new, old)
+
     def deletion_finalizers(self, call: Call, obj: Obj) -> tuple[str, ...]:
         """Finalizers that an object gets when its deletion begins."""
         return ()

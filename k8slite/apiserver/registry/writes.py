@@ -26,6 +26,7 @@ from k8slite.api.status import (
     not_found,
     plain_internal,
 )
+from k8slite.api.strategies import set_generation
 from k8slite.apiserver.admission.chain import admit, review
 from k8slite.apiserver.call import Call
 from k8slite.apiserver.conversion import to_stored
@@ -313,8 +314,9 @@ async def modify(
     """Change a stored object. Raises ApiError.
 
     `part` is what may be changed: "main" (all but the status), "scale" (the same, through that
-    subresource), "status", or "raw": a handler of ours made the change itself, and neither
-    strategy, admission nor validation looks at it. `applied`: the new object says itself who owns
+    subresource), "status", the name of another subresource whose handler leaves all else as it
+    was, or "raw": a handler of ours made the change itself, and neither strategy, admission nor
+    validation looks at it. `applied`: the new object says itself who owns
     its fields.
     """
     mirror, kind = call.core.mirror, call.kind
@@ -385,6 +387,9 @@ async def _check_change(
     if part == "status":
         strategy.prepare_status(call, new, old)
         problems = strategy.validate_status(call, new, old)
+    elif part not in ("main", "scale"):
+        set_generation(kind, new, old)
+        problems = _that_count(call, strategy.validate_part(call, part, new, old))
     else:
         strategy.prepare_update(call, new, old)
         problems = _that_count(call, strategy.validate_update(call, new, old))
