@@ -64,6 +64,8 @@ class ApiserverConfig:
     request_seconds: float = 60.0
     watch_seconds_min: float = 1800.0
     bookmark_seconds: float = 60.0
+    drain_seconds: float = 2.0
+    """How long requests at work may take when the server stops."""
     lease_renew_seconds: float = 10.0
     lease_seconds: int = 3600
     endpoint_seconds: float = 15.0
@@ -73,6 +75,9 @@ class ApiserverConfig:
     """How long pods stay on a node that is lost, unless they say so themselves."""
 
     # bounds
+    connections_max: int = 4_096
+    requests_max: int = 600
+    """At work at the same time; priority levels share them."""
     body_bytes_max: int = 3 * 1024 * 1024
     watch_queue_events_max: int = 20_000
     watch_history_events: int = 4_096

@@ -25,6 +25,7 @@ from k8slite.apiserver.core import Core
 from k8slite.apiserver.definitions import run_definitions
 from k8slite.apiserver.expiry import expire_events
 from k8slite.apiserver.http.connection import serve_connection
+from k8slite.apiserver.http.crowd import Crowd
 from k8slite.apiserver.kind_table import KindTable
 from k8slite.apiserver.mirror import Mirror
 from k8slite.apiserver.pipeline import Pipeline
@@ -66,7 +67,7 @@ class Apiserver:
         return {
             "revision": core.mirror.revision,
             "requests": sum(core.metrics.requests.values()),
-            "connections": core.metrics.connections,
+            "connections": core.crowd.open,
             "ready": all(core.ready.values()),
         }
 
@@ -109,6 +110,12 @@ async def open_apiserver(
             if config.bootstrap:
                 with trio.move_on_after(LEAVE_SECONDS):
                     await membership.leave()
+            for listener in listeners:
+                await listener.aclose()
+            for cache in core.mirror.caches():
+                cache.close_all()
+            with trio.move_on_after(config.drain_seconds):
+                await core.crowd.drain()
             nursery.cancel_scope.cancel()
 
 
@@ -131,7 +138,17 @@ def _make_core(config: ApiserverConfig, host: Host, store: Store) -> Core:
         anonymous=config.anonymous,
     )
     authorizer = Authorizer(Rbac(mirror), enabled=config.authorization)
-    return Core(config, host, store, mirror, KindTable(mirror), authenticator, authorizer, signer)
+    return Core(
+        config,
+        host,
+        store,
+        mirror,
+        KindTable(mirror),
+        authenticator,
+        authorizer,
+        signer,
+        Crowd(config.connections_max),
+    )
 
 
 async def _bootstrap(core: Core) -> None:
@@ -156,19 +173,28 @@ async def _accept(core: Core, pipeline: Pipeline, listener: Listener) -> None:
                 return
             except OSError as error:
                 log.warning("accept failed: %s", error)
+                core.crowd.make_room()  # the process may have no file descriptor left
                 await trio.sleep(ACCEPT_RETRY_SECONDS)
                 continue
             core.metrics.connections += 1
-            nursery.start_soon(_serve, core, pipeline, stream)
+            if core.crowd.enter():
+                nursery.start_soon(_serve, core, pipeline, stream)
+            else:
+                log.warning("too many connections at work, refused open=%d", core.crowd.open)
+                await trio.aclose_forcefully(stream)
 
 
 async def _serve(core: Core, pipeline: Pipeline, stream: trio.abc.Stream) -> None:
-    await serve_connection(
-        stream,
-        pipeline.handle,
-        tls=core.config.tls,
-        body_bytes_max=core.config.body_bytes_max,
-    )
+    try:
+        await serve_connection(
+            stream,
+            pipeline.handle,
+            tls=core.config.tls,
+            body_bytes_max=core.config.body_bytes_max,
+            crowd=core.crowd,
+        )
+    finally:
+        core.crowd.leave()
 
 
 async def _bookmarks(core: Core) -> None:

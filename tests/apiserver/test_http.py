@@ -7,9 +7,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import memory_stream_pair
 
 from k8slite.apiserver.http.connection import serve_connection
+from k8slite.apiserver.http.crowd import Crowd
 from k8slite.apiserver.http.message import (
     Peer,
     Request,
@@ -212,3 +214,91 @@ def test_the_parser_refuses_endless_pipelines() -> None:
     parser = RequestParser(Peer(None, None), LIMIT)
     with pytest.raises(BadRequest):
         parser.feed(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+
+
+async def ended(stream: trio.abc.Stream) -> float:
+    """When the server closed the connection, on the clock of the test."""
+    while await stream.receive_some(1 << 20):
+        pass
+    return trio.current_time()
+
+
+async def test_idle_connections_are_closed(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_connection() as stream:
+        await trio.sleep(80)
+        await stream.send_all(b"GET /1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await answers(stream, 1))[0][0] == 200
+        began = trio.current_time()
+        assert await ended(stream) == pytest.approx(began + 90)
+
+
+async def test_a_request_must_arrive_in_time(autojump_clock: trio.testing.MockClock) -> None:
+    """Slow-loris: a byte now and then does not keep a connection."""
+    async with open_connection() as stream:
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+
+            async def dawdle() -> None:
+                for byte in b"GET / HTTP/1.1\r\nX-Very-Long: " + b"a" * 1000:
+                    try:
+                        await stream.send_all(bytes([byte]))
+                    except trio.BrokenResourceError:
+                        return
+                    await trio.sleep(5)
+
+            nursery.start_soon(dawdle)
+            assert await ended(stream) == pytest.approx(began + 60)
+
+
+async def test_an_answer_must_be_read_in_time(autojump_clock: trio.testing.MockClock) -> None:
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+
+        async def serve() -> None:
+            await serve_connection(theirs, echo, tls=None, body_bytes_max=LIMIT)
+            assert began + 60 <= trio.current_time() <= began + 70
+
+        nursery.start_soon(serve)
+        await ours.send_all(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n")
+
+
+async def test_whoever_has_waited_longest_makes_room() -> None:
+    crowd = Crowd(2)
+    scopes = [trio.CancelScope() for _ in range(3)]
+    assert crowd.enter()
+    assert crowd.enter()
+    numbers = [crowd.quiet(scope) for scope in scopes[:2]]
+    assert crowd.enter()
+    assert [scope.cancel_called for scope in scopes] == [True, False, False]
+    crowd.busy(numbers[0])
+    crowd.leave()
+    crowd.busy(numbers[1])  # it has a request at work now, and so has the third
+    assert not crowd.enter()
+    crowd.leave()
+    assert crowd.enter()
+
+
+async def test_draining_answers_what_is_at_work(autojump_clock: trio.testing.MockClock) -> None:
+    crowd = Crowd(10)
+
+    async def slow(request: Request) -> Answers:
+        await trio.sleep(1)
+        return Response(200, b"done")
+
+    pairs = [memory_stream_pair() for _ in range(2)]
+    async with trio.open_nursery() as nursery:
+
+        async def serve(theirs: trio.abc.Stream) -> None:
+            assert crowd.enter()
+            await serve_connection(theirs, slow, tls=None, body_bytes_max=LIMIT, crowd=crowd)
+            crowd.leave()
+
+        for _, theirs in pairs:
+            nursery.start_soon(serve, theirs)
+        await pairs[0][0].send_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(crowd.drain)
+        assert await answers(pairs[0][0], 1) == [(200, b"done")]
+        assert not await pairs[1][0].receive_some(10)
+    assert crowd.open == 0

@@ -2,6 +2,8 @@
 
 Owns: the stream, from the handshake to its end. One task a connection; a streamed answer gets
 a second one, which reads, so that a client that leaves is noticed at once.
+Nobody holds a connection by doing nothing: how long a client may take to shake hands, to send a
+request it has begun, to read an answer, or to be idle is limited.
 Assumes: the handler answers every request and raises nothing that the client caused.
 """
 
@@ -13,6 +15,7 @@ import zlib
 import trio
 
 from k8slite.api.status import ApiError
+from k8slite.apiserver.http.crowd import Crowd
 from k8slite.apiserver.http.message import (
     Handler,
     Peer,
@@ -31,6 +34,10 @@ __all__ = ["serve_connection"]
 
 READ_BYTES = 64 * 1024
 HANDSHAKE_SECONDS = 10.0
+IDLE_SECONDS = 90.0  # between requests; kube-apiserver's limit
+RECEIVE_SECONDS = 60.0  # from a request's first byte to its last
+SEND_SECONDS = 60.0  # for one piece of an answer, and more for a long one:
+SEND_BYTES_PER_SECOND = 64 * 1024
 GZIP_BYTES_MIN = 128 * 1024  # the size from which kube-apiserver compresses
 GZIP_STEP_BYTES = 256 * 1024  # compress so much, then let other tasks run
 PENDING_BYTES_MAX = 64 * 1024  # what a client may send ahead while an answer streams
@@ -47,7 +54,15 @@ class ChunkWriter:
         self._stream = stream
 
     async def send(self, framed: bytes) -> None:
-        await self._stream.send_all(framed)
+        await _send_all(self._stream, framed)
+
+
+async def _send_all(stream: trio.abc.Stream, data: bytes) -> None:
+    """Send, as long as the client reads. Raises BrokenResourceError if it does not."""
+    with trio.move_on_after(SEND_SECONDS + len(data) / SEND_BYTES_PER_SECOND) as scope:
+        await stream.send_all(data)
+    if scope.cancelled_caught:
+        raise trio.BrokenResourceError("the client does not read its answer")
 
 
 async def serve_connection(
@@ -57,18 +72,24 @@ async def serve_connection(
     tls: ssl.SSLContext | None,
     body_bytes_max: int,
     address: Address | None = None,
+    crowd: Crowd | None = None,
 ) -> None:
     """Serve until the client leaves or sends what is not HTTP. Never raises for a client."""
     stream: trio.abc.Stream = transport
+    crowd = crowd or Crowd(1)
     try:
         if tls is not None:
             stream = trio.SSLStream(transport, tls, server_side=True, https_compatible=True)
             with trio.move_on_after(HANDSHAKE_SECONDS) as scope:
-                await stream.do_handshake()
+                number = crowd.quiet(scope)
+                try:
+                    await stream.do_handshake()
+                finally:
+                    crowd.busy(number)
             if scope.cancelled_caught:
                 return
-        connection = _Connection(stream, handler, peer_of(stream, address), body_bytes_max)
-        await connection.serve()
+        peer = peer_of(stream, address)
+        await _Connection(stream, handler, peer, body_bytes_max, crowd).serve()
     except BROKEN:
         return
     finally:
@@ -77,9 +98,15 @@ async def serve_connection(
 
 class _Connection:
     def __init__(
-        self, stream: trio.abc.Stream, handler: Handler, peer: Peer, body_bytes_max: int
+        self,
+        stream: trio.abc.Stream,
+        handler: Handler,
+        peer: Peer,
+        body_bytes_max: int,
+        crowd: Crowd,
     ) -> None:
         self._stream = stream
+        self._crowd = crowd
         self._handler = handler
         self._parser = RequestParser(peer, body_bytes_max)
         self._ended = False
@@ -87,12 +114,15 @@ class _Connection:
     async def serve(self) -> None:
         parser = self._parser
         while True:
-            while not parser.ready:
-                if not await self._read():
-                    return
+            if not parser.ready and not await self._receive():
+                return
             request = parser.ready.popleft()
-            close = parser.upgraded is not None or not (parser.keep_alive or parser.ready)
             answer = await self._handler(request)
+            close = (
+                parser.upgraded is not None
+                or not (parser.keep_alive or parser.ready)
+                or self._crowd.closing
+            )
             if isinstance(answer, Response):
                 await self._send(request, answer, close)
             elif isinstance(answer, StreamResponse):
@@ -102,6 +132,23 @@ class _Connection:
                 return
             if close or self._ended:
                 return
+
+    async def _receive(self) -> bool:
+        """Read until a request is complete; False when none comes (in time)."""
+        parser, crowd = self._parser, self._crowd
+        limit = RECEIVE_SECONDS if parser.begun else IDLE_SECONDS
+        with trio.move_on_after(limit) as scope:
+            number = crowd.quiet(scope)
+            try:
+                while not parser.ready:
+                    was_begun = parser.begun
+                    if not await self._read():
+                        return False
+                    if parser.begun and not was_begun:
+                        scope.deadline = trio.current_time() + RECEIVE_SECONDS
+            finally:
+                crowd.busy(number)
+        return bool(parser.ready)
 
     async def _read(self) -> bool:
         """Read once into the parser; False at the end of the connection."""
@@ -125,7 +172,7 @@ class _Connection:
         else:
             answer = Response(error.status, error.message.encode(), b"text/plain; charset=utf-8")
         data = head(answer.status, answer.content_type, (), len(answer.body), close=True)
-        await self._stream.send_all(data + answer.body)
+        await _send_all(self._stream, data + answer.body)
 
     async def _send(self, request: Request, answer: Response, close: bool) -> None:
         body = answer.body
@@ -135,7 +182,7 @@ class _Connection:
         data = head(answer.status, answer.content_type, answer.headers, len(body), close=close)
         if request.method != "HEAD":
             data += body
-        await self._stream.send_all(data)
+        await _send_all(self._stream, data)
 
     async def _send_compressed(self, answer: Response, close: bool) -> None:
         packer = zlib.compressobj(1, zlib.DEFLATED, 31)
@@ -148,13 +195,14 @@ class _Connection:
         body = b"".join(packed)
         headers = (*answer.headers, (b"Content-Encoding", b"gzip"), (b"Vary", b"Accept-Encoding"))
         data = head(answer.status, answer.content_type, headers, len(body), close=close)
-        await self._stream.send_all(data + body)
+        await _send_all(self._stream, data + body)
 
     async def _stream_answer(self, answer: StreamResponse, close: bool) -> None:
         begun = False
         try:
-            await self._stream.send_all(
-                head(answer.status, answer.content_type, answer.headers, None, close=close)
+            await _send_all(
+                self._stream,
+                head(answer.status, answer.content_type, answer.headers, None, close=close),
             )
             begun = True
         finally:
@@ -169,7 +217,7 @@ class _Connection:
                 self._ended = True
             nursery.cancel_scope.cancel()
         if not self._ended:
-            await self._stream.send_all(b"0\r\n\r\n")
+            await _send_all(self._stream, b"0\r\n\r\n")
 
     async def _watch_for_end(self, scope: trio.CancelScope) -> None:
         """Cancel the answer when the client leaves; keep what it sends ahead."""

@@ -36,6 +36,8 @@ class RequestParser:
 
     def __init__(self, peer: Peer, body_bytes_max: int) -> None:
         self.ready: deque[Request] = deque()
+        self.begun = False
+        """Has a request begun that is not complete?"""
         self.keep_alive = True
         self.wants_continue = False
         self.upgraded: bytes | None = None
@@ -65,6 +67,7 @@ class RequestParser:
     # callbacks of httptools
 
     def on_message_begin(self) -> None:
+        self.begun = True
         self._url = []
         self._headers = {}
         self._body = []
@@ -101,6 +104,7 @@ class RequestParser:
             self._body.append(body)
 
     def on_message_complete(self) -> None:
+        self.begun = False
         self.wants_continue = False
         self.keep_alive = self._parser.should_keep_alive()
         target = httptools.parse_url(b"".join(self._url))

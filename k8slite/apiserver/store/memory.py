@@ -6,7 +6,6 @@ Several apiservers of one process may share it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,6 +17,9 @@ from raftkv.errors import from_wire
 from raftkv.mvcc.machine import Machine
 
 __all__ = ["MemoryStore"]
+
+STEP_REVISIONS = 2_000
+"""How much of the history one batch holds at most."""
 
 
 class MemoryStore:
@@ -75,16 +77,14 @@ class MemoryStore:
         if result[0] == "error":
             raise from_wire(result[1], result[2])
         if events:
-            batch = Batch(self._machine.revision, [_change(event) for event in events])
             for watch in self._watches.values():
-                watch.offer(batch)
+                watch.wake()
         return result
 
     @asynccontextmanager
     async def watch(self, prefix: bytes, start_revision: int) -> AsyncIterator[Watch]:
         await trio.lowlevel.checkpoint()
-        watch = _MemoryWatch(self._machine, prefix)
-        watch.replay(start_revision)
+        watch = _MemoryWatch(self._machine, prefix, start_revision)
         number = self._next_watch = self._next_watch + 1
         self._watches[number] = watch
         try:
@@ -94,34 +94,42 @@ class MemoryStore:
 
 
 class _MemoryWatch:
-    """Its queue has no bound of its own: the one reader is our own mirror, which never waits."""
+    """A place in the machine's history, not a queue: what is not read yet costs nothing."""
 
-    def __init__(self, machine: Machine, prefix: bytes) -> None:
+    def __init__(self, machine: Machine, prefix: bytes, start_revision: int) -> None:
+        machine.store.events(start_revision, start_revision)  # raises Compacted
         self._machine = machine
         self._prefix = prefix
-        self._send: trio.MemorySendChannel[Batch]
-        self._send, self._receive = trio.open_memory_channel[Batch](math.inf)
+        self._next = start_revision
+        self._news = trio.Event()
+        self._news.set()
 
-    def replay(self, start_revision: int) -> None:
-        """Queue what happened from `start_revision` on. Raises Compacted."""
-        machine = self._machine
-        changes = [
-            _change(event)
-            for events in machine.store.events(start_revision, machine.revision + 1)
-            for event in events
-            if event[1][0].startswith(self._prefix)
-        ]
-        self._send.send_nowait(Batch(self._machine.revision, changes))
-
-    def offer(self, batch: Batch) -> None:
-        changes = [change for change in batch.changes if change.key.startswith(self._prefix)]
-        self._send.send_nowait(Batch(batch.revision, changes))
+    def wake(self) -> None:
+        """There is more to read."""
+        self._news.set()
 
     def __aiter__(self) -> AsyncIterator[Batch]:
-        return self._receive
+        return self
+
+    async def __anext__(self) -> Batch:
+        """Raises Compacted when the reader is too late."""
+        await self._news.wait()
+        start = self._next
+        self._next = min(max(start, self._machine.revision + 1), start + STEP_REVISIONS)
+        if self._next > self._machine.revision:
+            self._news = trio.Event()
+        prefix = self._prefix
+        changes = [
+            _change(event)
+            for events in self._machine.store.events(start, self._next)
+            for event in events
+            if event[1][0].startswith(prefix)
+        ]
+        return Batch(self._next - 1, changes)
 
     async def request_progress(self) -> None:
-        await self._send.send(Batch(self._machine.revision, []))
+        await trio.lowlevel.checkpoint()
+        self._news.set()
 
 
 def _item(kv: Sequence[Any]) -> Item:
