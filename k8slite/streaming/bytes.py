@@ -8,6 +8,7 @@ makes. Writers may be many; each send goes out whole.
 from __future__ import annotations
 
 import contextlib
+import os
 import ssl
 from collections.abc import Awaitable, Callable
 
@@ -28,8 +29,8 @@ def why(error: BaseException) -> str:
         return why(error.exceptions[0])
     if isinstance(error.__cause__, (OSError, BaseExceptionGroup)):
         return why(error.__cause__)
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
+    if isinstance(error, OSError) and error.errno and not isinstance(error, ssl.SSLError):
+        return os.strerror(error.errno).lower()
     return str(error) or type(error).__name__
 
 

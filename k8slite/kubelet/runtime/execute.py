@@ -26,7 +26,7 @@ class Exec:
     cwd: str
     pid_file: str = ""  # who runs inside, where `argv` only asks for it
     log: str = ""  # where the OCI runtime says why it could not
-    makes_terminal: bool = False  # whether `argv` gives the command a terminal of its own
+    process: str = ""  # what `argv` reads: the OCI process, with a terminal of its own
 
 
 async def run_command(how: Exec) -> ExecResult:

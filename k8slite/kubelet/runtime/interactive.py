@@ -53,7 +53,7 @@ async def run_interactive(how: Exec, client: Streams, *, stdin: bool, tty: bool)
         run = _run_with_terminal if tty else _run
         return await run(how, client, stdin=stdin)
     finally:
-        for path in (how.pid_file, how.log):
+        for path in (how.pid_file, how.log, how.process):
             if path:
                 with contextlib.suppress(OSError):
                     os.unlink(path)
@@ -87,9 +87,12 @@ async def _run_with_terminal(how: Exec, client: Streams, *, stdin: bool) -> int:
     stream = trio.lowlevel.FdStream(master)
     try:
         with trio.move_on_after(SIZE_SECONDS):
-            _resize(slave, await client.next_size())
+            size = await client.next_size()
+            _resize(slave, size)
+            if how.process:
+                _give_size(how.process, size)
         argv = how.argv
-        if not how.makes_terminal:
+        if not how.process:
             argv = (sys.executable, "-I", "-S", str(TERMINAL), *argv)
         async with _open_process(how, argv, stdin=slave, stdout=slave, stderr=slave) as process:
             os.close(slave)
@@ -232,6 +235,13 @@ async def _follow_size(client: Streams, master: int, process: trio.Process) -> N
 def _resize(terminal: int, size: tuple[int, int]) -> None:
     columns, rows = size
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+def _give_size(path: str, size: tuple[int, int]) -> None:
+    file = Path(path)
+    process = json.loads(file.read_text())
+    process["consoleSize"] = {"width": size[0], "height": size[1]}
+    file.write_text(json.dumps(process))
 
 
 def _exit_code(process: trio.Process, how: Exec) -> int:

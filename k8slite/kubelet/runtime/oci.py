@@ -140,9 +140,17 @@ class OciBackend:
         pid_file, log = f"{stem}.pid", f"{stem}.log"
         spec = read_json(directory / "shim.json")
         base = (*spec["oci"]["create"][:3], "--log", log, "--log-format", "json")
-        options = ("--tty", "--env", "TERM=xterm") if tty else ()
-        argv = (*base, "exec", "--pid-file", pid_file, *options, directory.name, *command)
-        return Exec(argv, ENV, str(directory), pid_file, log, makes_terminal=tty)
+        if not tty:
+            argv = (*base, "exec", "--pid-file", pid_file, directory.name, *command)
+            return Exec(argv, ENV, str(directory), pid_file, log)
+        # Only a process in a file can be given the terminal's size before it runs.
+        process = read_json(directory / "bundle" / "config.json")["process"]
+        env = [*(v for v in process["env"] if not v.startswith("TERM=")), "TERM=xterm"]
+        path = Path(f"{stem}.json")
+        write_json(path, {**process, "args": list(command), "terminal": True, "env": env})
+        options = ("--pid-file", pid_file, "--tty", "--process", str(path))
+        argv = (*base, "exec", *options, directory.name)
+        return Exec(argv, ENV, str(directory), pid_file, log, str(path))
 
     def unsupported(self, config: ContainerConfig) -> tuple[str, ...]:
         return ()
