@@ -63,6 +63,7 @@ LEASE_TTL_MAX: Final = 9_000_000_000
 """Seconds; etcd's bound."""
 INTEGER_MAX: Final = 2**63 - 1
 TEXT_MAX: Final = 1000
+SEQUENCES: Final = (list, tuple)
 
 
 class RangeResult(NamedTuple):
@@ -110,9 +111,11 @@ def _length(command: Command, length: int) -> None:
 
 
 def _put(command: Command) -> None:
-    _length(command, 5)
-    key, value, lease = command[1], command[2], command[3]
-    _key(key)
+    if len(command) != 5:
+        _length(command, 5)
+    _, key, value, lease, _ = command
+    if type(key) is not bytes or not key:
+        _key(key)
     if type(value) is not bytes:
         raise InvalidRequest(f"a value is bytes, not {type(value).__name__}")
     if lease != 0:
@@ -138,7 +141,7 @@ OPERATORS: Final = ("=", "!=", "<", ">")
 
 
 def _compare(compare: Command) -> None:
-    if not isinstance(compare, list | tuple) or len(compare) != 5:
+    if not isinstance(compare, SEQUENCES) or len(compare) != 5:
         raise InvalidRequest("a compare is [key, end, target, operator, operand]")
     key, end, target, operator, operand = compare
     _key(key)
@@ -159,7 +162,7 @@ def _branch(ops: Command) -> None:
     puts: dict[bytes, None] = {}
     deletes: list[tuple[bytes, bytes | None]] = []
     for op in ops:
-        if not isinstance(op, list | tuple) or not op or type(op[0]) is not str:
+        if not isinstance(op, SEQUENCES) or not op or type(op[0]) is not str:
             raise InvalidRequest("an operation in a txn is a list that begins with its name")
         check = IN_TXN.get(op[0])
         if check is None:
@@ -185,7 +188,7 @@ def _branch(ops: Command) -> None:
 def _txn(command: Command) -> None:
     _length(command, 4)
     for part in command[1:]:
-        if not isinstance(part, list | tuple):
+        if not isinstance(part, SEQUENCES):
             raise InvalidRequest("a txn is [compares, success operations, failure operations]")
         if len(part) > TXN_OPS_MAX:
             raise TooManyOps
@@ -264,7 +267,7 @@ COMMANDS: Final[dict[str, Callable[[Command], None]]] = {
 
 def validate(command: Command) -> None:
     """Raise the KvError that says what is wrong with the command, if anything is."""
-    if not isinstance(command, list | tuple) or not command or type(command[0]) is not str:
+    if not isinstance(command, SEQUENCES) or not command or type(command[0]) is not str:
         raise InvalidRequest("a command is a list that begins with its name")
     check = COMMANDS.get(command[0])
     if check is None:

@@ -82,12 +82,12 @@ class Machine:
 
     def apply(self, command: Command) -> tuple[list[Any], list[Event]]:
         """Carry out one command of the log: its result, and its events, all of one revision."""
+        store = self.store
         try:
             validate(command)
             result = HANDLERS[command[0]](self, command)
         except KvError as error:
             return ["error", error.code, str(error)], []
-        store = self.store
         events = store.commit()
         if not store.swept:
             store.sweep()

@@ -96,10 +96,10 @@ class Store:
         assert events[0][1][3] == self.revision
         self._log.append(tuple(events))
         digest = self.digest
-        for kind, pair, _ in events:
-            digest = crc32(pair[1], crc32(pair[0], digest))
-            if pair[5] or kind == "delete":
-                digest = crc32(b"%d,%d" % (pair[4], pair[5]), digest)
+        for kind, (key, value, _, _, version, lease), _ in events:
+            digest = crc32(value, crc32(key, digest))
+            if lease or kind == "delete":
+                digest = crc32(b"%d,%d" % (version, lease), digest)
         self.digest = digest
         return events
 

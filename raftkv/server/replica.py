@@ -43,7 +43,7 @@ from raftkv.raft.messages import (
 )
 from raftkv.raft.node import RaftNode
 from raftkv.server.batching import Batching
-from raftkv.server.inbox import Inbox, Proposal, Read
+from raftkv.server.inbox import Inbox, Proposal, Read, ReplyTo
 from raftkv.server.leasing import Leasing
 from raftkv.server.pending import Batch, Pending, fail
 from raftkv.server.reading import answer_reads
@@ -62,6 +62,7 @@ ENTRY_BYTES = 1024 * 1024
 """A turn's proposals beyond this start another entry."""
 COMMANDS_PER_ENTRY = 1024
 NEWS_SECONDS = 0.001
+LEASE_COMMANDS = frozenset({"lease_grant", "lease_revoke", "lease_checkpoint"})
 
 
 class Replica:
@@ -275,18 +276,15 @@ class Replica:
             if entry.kind != NORMAL or not entry.data:
                 self._apply_special(entry, batch)
                 continue
-            commands = unpack(entry.data) if batch is None else [p[2] for p in batch.proposals]
-            replies = iter(batch.proposals) if batch is not None else None
-            for command in commands:
+            proposals = _orphans(entry.data) if batch is None else batch.proposals
+            for session, request_id, command in proposals:
                 result, events = apply(command)
                 if events:
                     all_events += events
-                if command[0].startswith("lease_") and result[0] != "error":
+                if command[0] in LEASE_COMMANDS and result[0] != "error":
                     self.leasing.applied(command, now)
-                if replies is not None:
-                    session, request_id, _ = next(replies)
-                    session.reply(request_id, result)
-            self.committed_commands += len(commands)
+                session.reply(request_id, result)
+            self.committed_commands += len(proposals)
         self.committed_entries += len(entries)
         if all_events:
             self.watches.notify(all_events)
@@ -438,6 +436,19 @@ class Replica:
         self.watches.replace_machine(machine)
         self.pending.covered(self.applied)
         log.info("installed a snapshot index=%d revision=%d", self.applied, machine.revision)
+
+
+class Nobody:
+    def reply(self, request_id: int, result: Any) -> None:
+        """The one who asked is a client of another member."""
+
+
+NOBODY = Nobody()
+
+
+def _orphans(data: bytes) -> list[tuple[ReplyTo, int, list[Any]]]:
+    """The commands of an entry that nobody here waits for."""
+    return [(NOBODY, 0, command) for command in unpack(data)]
 
 
 def _grows(command: list[Any]) -> bool:
