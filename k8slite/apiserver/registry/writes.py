@@ -28,6 +28,7 @@ from k8slite.api.status import (
 )
 from k8slite.api.strategies import set_generation
 from k8slite.apiserver.admission.chain import admit, review
+from k8slite.apiserver.admission.quota import charges, quota_turn
 from k8slite.apiserver.call import Call
 from k8slite.apiserver.conversion import to_stored
 from k8slite.apiserver.forms import negotiate, read
@@ -172,28 +173,33 @@ async def commit(call: Call, strategy: Strategy, new: Obj, old: Entry | None) ->
         ):
             raise Moved(None)
         await strategy.companions(call, new, before)
+        await charges(call, new, before)
         if old is None:
             metadata.pop("resourceVersion", None)
         return new
     pristine = copy(new) if strategy.has_companions else new
-    for attempt in range(ATTEMPTS_MAX):
-        if attempt:
-            new = copy(pristine)
-            metadata = new["metadata"]
-        companions = await strategy.companions(call, new, before)
-        stored = to_stored(kind, new)
-        value = encode(stored)
-        expected = 0 if old is None else old.revision
-        try:
-            revision = await call.core.store.commit([Write(key, value, expected), *companions])
-        except Changed as changed:
-            current = changed.current[key]
-            if (current.revision if current else 0) != expected:
-                raise Moved(current) from None
-            await call.core.mirror.wait_fresh()
-            continue
-        metadata["resourceVersion"] = str(revision)
-        return new
+    expected = 0 if old is None else old.revision
+    async with quota_turn(call, new, before) as turn:
+        for attempt in range(ATTEMPTS_MAX):
+            if attempt:
+                new = copy(pristine)
+                metadata = new["metadata"]
+            companions = [
+                *await strategy.companions(call, new, before),
+                *await charges(call, new, before),
+            ]
+            value = encode(to_stored(kind, new))
+            try:
+                revision = await call.core.store.commit([Write(key, value, expected), *companions])
+            except Changed as changed:
+                current = changed.current[key]
+                if (current.revision if current else 0) != expected:
+                    raise Moved(current) from None
+                await call.core.mirror.wait_fresh()
+                continue
+            turn.revision = revision
+            metadata["resourceVersion"] = str(revision)
+            return new
     raise conflict(kind, metadata["name"])
 
 
