@@ -16,7 +16,7 @@ from k8slite.client.informer import Informer, SharedInformers
 from k8slite.client.workqueue import WorkQueue
 from raftkv.host import Host
 
-__all__ = ["ControllerTimings", "Context", "enqueue_to"]
+__all__ = ["Context", "Controller", "ControllerTimings", "Signing", "enqueue_to"]
 
 
 @frozen(kw_only=True)
@@ -35,8 +35,22 @@ class ControllerTimings:
     namespace_retry: float = 1.0
     job_backoff: float = 10.0
     """How long a Job waits after its first failed pod; doubled with each one."""
+    quota_resync: float = 300.0
+    """How often usage is counted again although nothing seems to have changed."""
+    autoscaler_period: float = 15.0
+    autoscaler_downscale_window: float = 300.0
+    """For how long the highest recommendation counts before pods are taken away."""
+    endpoints_mirror_max: int = 1000
     coalesce: float = 0.05
     """Events about one ReplicaSet or service within this time cost one pass."""
+
+
+@frozen
+class Signing:
+    """An authority's certificate and private key (PEM)."""
+
+    certificate: bytes
+    key: bytes
 
 
 @frozen
@@ -51,6 +65,8 @@ class Context:
     root_ca: str = ""
     """PEM of the cluster's authority, published to every namespace."""
     workers: int = 5
+    signing: Signing | None = None
+    local_volumes: str = ""
 
     def informer(self, kind: Kind, **indexes: Index) -> Informer:
         return self.informers.of(kind, indexes)

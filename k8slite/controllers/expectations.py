@@ -35,24 +35,31 @@ class Expectations:
     def overlay(self, key: str, observed: Iterable[Obj], seen: Callable[[str], bool]) -> list[Obj]:
         """What the cache shows, plus our creations, with our deletions marked as terminating.
 
-        `seen(resource_version)`: the cache is at least that new.
+        `seen(resource_version)`: the cache is at least that new. What the cache shows by itself
+        is remembered no longer; so `observed` must come from the cache and from nowhere else.
         """
         objects = {uid(obj): obj for obj in observed}
-        created = self._created.get(key, {})
+        created, deleted = self._created.get(key, {}), self._deleted.get(key, {})
         for object_uid, obj in [*created.items()]:
             if object_uid in objects or seen(resource_version(obj)):
                 del created[object_uid]
-            else:
-                objects[object_uid] = obj
-        deleted = self._deleted.get(key, {})
         for object_uid in [*deleted]:
             shown = objects.get(object_uid)
-            if shown is None or deleting(shown):
+            if object_uid not in created and (shown is None or deleting(shown)):
                 del deleted[object_uid]
-            else:
-                metadata = {**shown["metadata"], "deletionTimestamp": "1970-01-01T00:00:00Z"}
-                objects[object_uid] = {**shown, "metadata": metadata}
         for entries in (self._created, self._deleted):
             if key in entries and not entries[key]:
                 del entries[key]
-        return [*objects.values()]
+        return self.applied(key, objects.values())
+
+    def applied(self, key: str, objects: Iterable[Obj]) -> list[Obj]:
+        """These objects, from wherever, with our creations and deletions; nothing is forgotten."""
+        result = {uid(obj): obj for obj in objects}
+        for object_uid, obj in self._created.get(key, {}).items():
+            result.setdefault(object_uid, obj)
+        for object_uid in self._deleted.get(key, {}):
+            shown = result.get(object_uid)
+            if shown is not None and not deleting(shown):
+                metadata = {**shown["metadata"], "deletionTimestamp": "1970-01-01T00:00:00Z"}
+                result[object_uid] = {**shown, "metadata": metadata}
+        return [*result.values()]

@@ -17,26 +17,11 @@ from k8slite.client.background import open_background
 from k8slite.client.client import ClientConfig, open_client
 from k8slite.client.informer import open_informers
 from k8slite.client.leader import LeaderElectionConfig, LeaderState, run_leader_elected
-from k8slite.controllers.context import Context, Controller, ControllerTimings
-from k8slite.controllers.daemonset import run_daemonset_controller
-from k8slite.controllers.deployment import run_deployment_controller
-from k8slite.controllers.disruption import run_disruption_controller
-from k8slite.controllers.endpoints import run_endpoints_controller
-from k8slite.controllers.endpointslice import run_endpointslice_controller
-from k8slite.controllers.garbage_collector import run_garbage_collector
-from k8slite.controllers.job import run_job_controller
-from k8slite.controllers.namespaces import run_namespace_controller
-from k8slite.controllers.node_lifecycle import run_node_lifecycle_controller
-from k8slite.controllers.pod_gc import run_pod_gc_controller
-from k8slite.controllers.replicaset import run_replicaset_controller
-from k8slite.controllers.root_ca import run_root_ca_controller
-from k8slite.controllers.serviceaccount import run_serviceaccount_controller
-from k8slite.controllers.statefulset import run_statefulset_controller
-from k8slite.controllers.taint_eviction import run_taint_eviction_controller
+from k8slite.controllers.context import Context, ControllerTimings, Signing
+from k8slite.controllers.table import CONTROLLERS, selected
 from raftkv.host import Host
 
 __all__ = [
-    "CONTROLLERS",
     "ControllerManager",
     "ControllerManagerConfig",
     "open_controller_manager",
@@ -44,29 +29,11 @@ __all__ = [
     "run_replica",
 ]
 
-CONTROLLERS: dict[str, Controller] = {
-    "serviceaccount-controller": run_serviceaccount_controller,
-    "root-ca-certificate-publisher-controller": run_root_ca_controller,
-    "namespace-controller": run_namespace_controller,
-    "deployment-controller": run_deployment_controller,
-    "replicaset-controller": run_replicaset_controller,
-    "statefulset-controller": run_statefulset_controller,
-    "daemonset-controller": run_daemonset_controller,
-    "job-controller": run_job_controller,
-    "disruption-controller": run_disruption_controller,
-    "endpoints-controller": run_endpoints_controller,
-    "endpointslice-controller": run_endpointslice_controller,
-    "node-lifecycle-controller": run_node_lifecycle_controller,
-    "taint-eviction-controller": run_taint_eviction_controller,
-    "pod-garbage-collector-controller": run_pod_gc_controller,
-    "garbage-collector-controller": run_garbage_collector,
-}
-"""By kube-controller-manager's names, in the order in which they start."""
-
 
 @frozen(kw_only=True)
 class ControllerManagerConfig:
-    """`identity` must be another one for each process; `controllers` () means all."""
+    """`identity` must be another one for each process; `controllers` is a selection as of
+    `--controllers`: ("*", "-cronjob-controller"); () means ("*",)."""
 
     client: ClientConfig
     identity: str
@@ -78,12 +45,13 @@ class ControllerManagerConfig:
     leader_elect: bool = True
     controllers: tuple[str, ...] = ()
     workers: int = 5
+    signing: Signing | None = None
+    """The authority that signs certificates; without it, requests for them stay unsigned."""
+    local_volumes: str = "/var/lib/k8slite/volumes"
+    """The directory of the machine below which volumes are provisioned."""
 
     def __attrs_post_init__(self) -> None:
-        unknown = [c for c in self.controllers if c not in CONTROLLERS]
-        if unknown:
-            known = ", ".join(CONTROLLERS)
-            raise ValueError(f"no controller is called {', '.join(unknown)}; there are {known}")
+        selected(self.controllers)
 
 
 class ControllerManager:
@@ -135,7 +103,15 @@ async def run_controllers(api: Api, config: ControllerManagerConfig, host: Host)
     """Run the configured controllers until cancelled, with one informer per kind."""
     async with open_informers(api, host) as informers, trio.open_nursery() as nursery:
         context = Context(
-            api, host, informers, nursery, config.timings, config.root_ca, config.workers
+            api,
+            host,
+            informers,
+            nursery,
+            config.timings,
+            config.root_ca,
+            config.workers,
+            config.signing,
+            config.local_volumes,
         )
-        for controller in config.controllers or CONTROLLERS:
+        for controller in selected(config.controllers):
             nursery.start_soon(CONTROLLERS[controller], context, name=controller)

@@ -85,7 +85,7 @@ class PodFleet:
 
     def refreshed(self, where: str, pods: Sequence[Obj]) -> list[Obj]:
         """The pods with what `change` has done to them."""
-        return self._expectations.overlay(where, pods, self.pods.seen)
+        return self._expectations.applied(where, pods)
 
     async def change(self, where: str, owner: Obj, actions: Sequence[Action]) -> None:
         """Create or delete pods (all the same of the two), and tell so.

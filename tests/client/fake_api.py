@@ -36,6 +36,8 @@ class FakeApi:
         self.fault: Fault | None = None
         self.lose_answers: Fault | None = None
         self.drop_events: Callable[[str, Kind, Obj], bool] | None = None
+        self.event_delay: Callable[[], float] | None = None
+        self.double_events = False
         self._uids = 0
         self._names = 0
         self._changed = trio.Event()
@@ -293,7 +295,10 @@ class FakeApi:
                     continue
                 if self.drop_events is not None and self.drop_events(event_type, kind, obj):
                     continue
-                await send.send((event_type, copy(obj)))
+                if self.event_delay is not None:
+                    await trio.sleep(self.event_delay())
+                for _ in range(2 if self.double_events else 1):
+                    await send.send((event_type, copy(obj)))
             changed = self._changed
             await changed.wait()
 

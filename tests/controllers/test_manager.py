@@ -12,7 +12,8 @@ from k8slite.api.kinds import DEPLOYMENTS, LEASES, NODES, PODS
 from k8slite.api.meta import Obj
 from k8slite.client.client import ClientConfig
 from k8slite.client.leader import LeaderState
-from k8slite.controllers.manager import CONTROLLERS, ControllerManagerConfig, run_replica
+from k8slite.controllers.manager import ControllerManagerConfig, run_replica
+from k8slite.controllers.table import CONTROLLERS, selected
 from k8slite.scheduler.scheduler import Scheduler, SchedulerConfig
 from k8slite.scheduler.scheduler import run_replica as run_scheduler_replica
 from raftkv.host import Address
@@ -134,3 +135,19 @@ def test_an_unknown_controller_is_refused_with_the_names_there_are() -> None:
     with pytest.raises(ValueError, match=r"no controller is called nonsense; there are .*node"):
         ControllerManagerConfig(client=CLIENT, identity="x", controllers=("nonsense",))
     assert len(CONTROLLERS) >= 11
+
+
+@pytest.mark.parametrize(
+    ("words", "missing", "count"),
+    [
+        ((), "", len(CONTROLLERS)),
+        (("*",), "", len(CONTROLLERS)),
+        (("*", "-job-controller"), "job-controller", len(CONTROLLERS) - 1),
+        (("job-controller",), "deployment-controller", 1),
+        (("-job-controller",), "job-controller", 0),
+    ],
+)
+def test_a_selection_of_controllers(words: tuple[str, ...], missing: str, count: int) -> None:
+    names = selected(words)
+    assert missing not in names
+    assert len(names) == count

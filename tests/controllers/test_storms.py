@@ -1,0 +1,212 @@
+"""Every controller in every storm, and killed after each of its writes: always the same result."""
+
+from __future__ import annotations
+
+import random
+import zlib
+from typing import Any
+
+import pytest
+import trio
+
+from k8slite.api.kinds import (
+    CONFIG_MAPS,
+    CONTROLLER_REVISIONS,
+    DAEMON_SETS,
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    JOBS,
+    NAMESPACES,
+    NODES,
+    PODS,
+    REPLICA_SETS,
+    RESOURCE_QUOTAS,
+    SERVICE_ACCOUNTS,
+    SERVICES,
+    STATEFUL_SETS,
+)
+from k8slite.api.meta import Obj, get_condition, name
+from tests.client.fake_api import FakeApi
+from tests.controllers.objects import (
+    deployment,
+    meta_of,
+    namespace_obj,
+    node,
+    pod,
+    replica_set,
+    service,
+)
+from tests.controllers.storms import STORMS, Scenario, pods_of, run_scenario
+from tests.controllers.test_daemons import daemon_set
+from tests.controllers.test_jobs import job
+from tests.controllers.test_stateful import stateful_set
+
+
+def _counts(obj: Obj) -> dict[str, Any]:
+    status = obj.get("status") or {}
+    return {k: v for k, v in status.items() if isinstance(v, int) and k != "collisionCount"}
+
+
+# --- pods and their owners ----------------------------------------------------------------------
+
+
+def _rollout(api: FakeApi) -> None:
+    api.add(DEPLOYMENTS, deployment(replicas=3))
+
+
+def _new_image(api: FakeApi) -> None:
+    def change(obj: Obj) -> None:
+        obj["spec"]["template"]["spec"]["containers"][0]["image"] = "nginx:2"
+
+    api.change(DEPLOYMENTS, "n/web", change)
+
+
+def _deployment_outcome(api: FakeApi) -> Any:
+    sets = sorted((r["spec"]["replicas"], len(name(r))) for r in api.all(REPLICA_SETS))
+    return sets, pods_of(api), _counts(api.read(DEPLOYMENTS, "n/web"))
+
+
+def _replicas(api: FakeApi) -> None:
+    api.add(REPLICA_SETS, replica_set(replicas=4))
+    api.add(PODS, pod("orphan", node="", phase="Pending", ready=False))
+
+
+def _stateful(api: FakeApi) -> None:
+    api.add(STATEFUL_SETS, stateful_set(replicas=2))
+
+
+def _stateful_outcome(api: FakeApi) -> Any:
+    return sorted(map(name, api.all(PODS))), _counts(api.read(STATEFUL_SETS, "n/db"))
+
+
+def _daemons(api: FakeApi) -> None:
+    for own in ("a", "b"):
+        api.add(NODES, node(own))
+    api.add(DAEMON_SETS, daemon_set())
+
+
+def _one_job(api: FakeApi) -> None:
+    api.add(JOBS, job(completions=3, parallelism=2))
+
+
+def _job_outcome(api: FakeApi) -> Any:
+    done = get_condition(api.read(JOBS, "n/work"), "Complete")
+    return done is not None, api.read(JOBS, "n/work")["status"].get("succeeded")
+
+
+# --- services, namespaces, quotas ---------------------------------------------------------------
+
+
+def _served(api: FakeApi) -> None:
+    api.add(SERVICES, service())
+    for i in range(3):
+        api.add(PODS, pod(f"p{i}", ip=f"10.0.0.{i}"))
+
+
+def _slices(api: FakeApi) -> Any:
+    return sorted(
+        address
+        for each in api.all(ENDPOINT_SLICES)
+        for endpoint in each.get("endpoints") or ()
+        for address in endpoint["addresses"]
+    )
+
+
+def _space(api: FakeApi) -> None:
+    api.add(NAMESPACES, namespace_obj("n"))
+
+
+def _quota(api: FakeApi) -> None:
+    hard = {"pods": "5", "requests.cpu": "4", "count/configmaps": "9"}
+    api.add(RESOURCE_QUOTAS, {"metadata": meta_of("q"), "spec": {"hard": hard}})
+    for i in range(3):
+        api.add(PODS, pod(f"p{i}"))
+        api.add(CONFIG_MAPS, {"metadata": meta_of(f"c{i}")})
+
+
+SCENARIOS = [
+    Scenario(
+        name="deployment",
+        controllers=("deployment-controller", "replicaset-controller"),
+        arrange=_rollout,
+        act=_new_image,
+        outcome=_deployment_outcome,
+        pods=True,
+        made_twice=(PODS,),
+        settle_seconds=120,
+    ),
+    Scenario(
+        name="replicaset",
+        controllers=("replicaset-controller",),
+        arrange=_replicas,
+        outcome=lambda api: (pods_of(api), _counts(api.read(REPLICA_SETS, "n/rs"))),
+    ),
+    Scenario(
+        name="statefulset",
+        controllers=("statefulset-controller",),
+        arrange=_stateful,
+        outcome=_stateful_outcome,
+        pods=True,
+    ),
+    Scenario(
+        name="daemonset",
+        controllers=("daemonset-controller",),
+        arrange=_daemons,
+        outcome=lambda api: (pods_of(api), len(api.all(CONTROLLER_REVISIONS))),
+    ),
+    Scenario(
+        name="job",
+        controllers=("job-controller",),
+        arrange=_one_job,
+        outcome=_job_outcome,
+        pods=True,
+        settle_seconds=120,
+    ),
+    Scenario(
+        name="endpointslice",
+        controllers=("endpointslice-controller",),
+        arrange=_served,
+        outcome=_slices,
+    ),
+    Scenario(
+        name="namespace",
+        controllers=("serviceaccount-controller", "root-ca-certificate-publisher-controller"),
+        arrange=_space,
+        outcome=lambda api: (len(api.all(SERVICE_ACCOUNTS)), len(api.all(CONFIG_MAPS))),
+    ),
+    Scenario(
+        name="quota",
+        controllers=("resourcequota-controller",),
+        arrange=_quota,
+        act=lambda api: api.remove(PODS, "n/p0"),
+        outcome=lambda api: api.read(RESOURCE_QUOTAS, "n/q")["status"],
+    ),
+]
+BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
+
+
+@pytest.mark.parametrize("storm", [s for s in STORMS if s != "calm"])
+@pytest.mark.parametrize("scenario", BY_NAME)
+async def test_a_storm_changes_nothing(
+    scenario: str, storm: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    expected = await run_scenario(BY_NAME[scenario])
+    seed = zlib.crc32(f"{scenario} {storm}".encode())
+    result = await run_scenario(BY_NAME[scenario], STORMS[storm], seed=seed)
+    assert result.outcome == expected.outcome
+    assert result.made == expected.made
+
+
+@pytest.mark.parametrize("scenario", BY_NAME)
+async def test_a_crash_after_any_write_changes_nothing(
+    scenario: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    expected = await run_scenario(BY_NAME[scenario])
+    assert expected.writes, "the scenario asks for nothing"
+    numbers = range(1, expected.writes + 1)
+    if len(numbers) > 12:
+        numbers = sorted(random.Random(scenario).sample(numbers, 12))  # type: ignore[assignment]
+    for number in numbers:
+        result = await run_scenario(BY_NAME[scenario], crash_after=number)
+        assert (number, result.outcome) == (number, expected.outcome)
+        assert (number, result.made) == (number, expected.made)
