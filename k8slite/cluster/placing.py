@@ -62,7 +62,7 @@ def make_place(layout: Layout, spec: ClusterSpec) -> Held:
         port: int = api.getsockname()[1]
         slot, block = _hold_slot(layout, others)
         undo.enter_context(block)
-        place = Place(port=port, slot=slot, first_port=_first_port(slot))
+        place = Place(port=port, slot=slot, first_port=_first_port(slot), relayed=spec.relayed)
         place = _with_network(place, layout, spec, others)
         layout.write(spec, place)
         undo.pop_all()
@@ -79,7 +79,9 @@ def refresh_place(layout: Layout, spec: ClusterSpec, place: Place) -> Held:
         block = _hold_block(place.slot)
         if block is None:
             slot, block = _hold_slot(layout, others)
-            place = attrs.evolve(place, slot=slot, first_port=_first_port(slot))
+            place = attrs.evolve(
+                place, slot=slot, first_port=_first_port(slot), relayed=spec.relayed
+            )
         place = _with_network(place, layout, spec, others)
         layout.write(spec, place)
         undo.pop_all()

@@ -110,6 +110,11 @@ class ClusterSpec:
         return self.runtime == "oci"
 
     @property
+    def relayed(self) -> bool:
+        """Whether services are relayed in user space."""
+        return self.proxy == "userspace" and self.nodes > 0
+
+    @property
     def raft_members(self) -> int:
         return self.control_planes if self.store == "raftkv" else 0
 
@@ -157,11 +162,13 @@ def components(spec: ClusterSpec) -> list[Component]:
 @attrs.frozen(kw_only=True)
 class Place:
     """Where a cluster is on this machine. `slot` numbers its block of ports and, where nodes share
-    the loopback, its range 127.(16+slot).0.0/16; `bridge` is the host's address on the switch."""
+    the loopback, its range 127.(16+slot).0.0/16; `bridge` is the host's address on the switch.
+    `relayed`: services are relayed in user space, so their addresses must be loopback ones."""
 
     port: int
     slot: int
     first_port: int
+    relayed: bool = True
     bridge: str = ""
     subnet: str = ""
 
@@ -202,7 +209,7 @@ class Place:
 
     @property
     def service_cidr(self) -> str:
-        return "10.96.0.0/16" if self.bridge else f"127.{self._octet}.0.0/17"
+        return f"127.{self._octet}.0.0/17" if self.relayed else "10.96.0.0/16"
 
     def node_address(self, number: int) -> str:
         if self.bridge:
