@@ -119,6 +119,7 @@ class Member:
             max_append_bytes=world.max_append_bytes,
             max_inflight_messages=world.max_inflight_messages,
             campaign_at_start=self.id == 1 and self.incarnation == 0,
+            hold_commit_news=self.swarm.seed % 2 == 1,
             snapshot_ticks=30,
             max_uncommitted_bytes=100,
         )
@@ -313,6 +314,7 @@ class Swarm:
             self.inflict(member)
         if member.node is not None and not member.frozen:
             member.node.tick()
+            member.node.tell_commit()
             self.oracle.observe(id_, member.node)
             self.use(member)
             member.pump()
