@@ -3,7 +3,7 @@
 PACKAGES := raftkv netsim k8slite bench
 WITH_VENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
 
-.PHONY: setup test lint demo clean
+.PHONY: setup test lint demo lock clean
 
 setup:
 	@.ci/setup
@@ -19,6 +19,12 @@ lint: setup
 
 demo: setup
 	$(WITH_VENV) k8slite demo
+
+# After a change of dependencies in pyproject.toml; pins that still fit are kept.
+lock:
+	.venv/bin/python -m pip install -q uv
+	.venv/bin/uv pip compile -q --no-header --no-emit-index-url --no-emit-find-links \
+		--no-annotate --generate-hashes --extra dev pyproject.toml -o requirements.lock
 
 clean:
 	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
