@@ -12,7 +12,7 @@ from typing import Any, Final
 from k8slite.cli.common import add_command, add_name, existing
 from k8slite.cli.output import CommandFailed
 from k8slite.cluster import cleanup, lock
-from k8slite.cluster.layout import Layout, find, home, unregister
+from k8slite.cluster.layout import Layout, NoSuchCluster, find, home, unregister
 
 __all__ = ["add_commands"]
 
@@ -39,10 +39,23 @@ def _stop(arguments: argparse.Namespace) -> int:
     held, was_there = _end(arguments.name, layout)
     held.close()
     if was_there:
-        print(f"Cluster {arguments.name!r} is stopped; its data is kept.")
+        print(f"Cluster {arguments.name!r} is stopped; {_fate(layout)}.")
     else:
         print(f"Cluster {arguments.name!r} was not running.")
     return 0
+
+
+def _fate(layout: Layout) -> str:
+    """What became of its objects."""
+    try:
+        spec, _ = layout.read()
+    except NoSuchCluster:
+        return "its data is kept, but not all of it can be read"
+    return (
+        "its objects were in memory, and are gone"
+        if spec.store == "memory"
+        else ("its data is kept")
+    )
 
 
 def _down(arguments: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from k8slite.terminal import colour
 
-__all__ = ["CommandFailed", "UsageError", "age", "bytes_of", "print_json", "print_table"]
+__all__ = ["CommandFailed", "UsageError", "age", "bytes_of", "print_json", "print_table", "several"]
 
 GAP: Final = 3
 
@@ -57,6 +57,11 @@ def age(seconds: float) -> str:
     if hours < 48:
         return f"{hours}h{minutes_left}m" if hours < 8 and minutes_left else f"{hours}h"
     return f"{hours // 24}d"
+
+
+def several(count: int, noun: str) -> str:
+    """1 node, 2 nodes."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
 def bytes_of(count: float) -> str:

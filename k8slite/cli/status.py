@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from typing import Any, Final
 
 from k8slite.cli.common import add_command, add_name, add_output, ask, existing
@@ -40,6 +41,8 @@ FIGURES: Final = {
     "proxy": ("ports", "syncs"),
 }
 """The few figures of each role that people look for."""
+WORDS_LENGTH: Final = 100
+"""All of them: k8slite logs, or -o json."""
 HEADINGS: Final = (
     "COMPONENT", "STATE", "LEADS", "PID", "RESTARTS", "AGE", "MEMORY", "DETAILS",
 )  # fmt: skip
@@ -119,7 +122,7 @@ def _why_not(row: dict[str, Any]) -> str:
     if row["last_exit"] and row["state"] != "paused":
         words.append(f"its last life {row['last_exit']}")
     if row["last_words"]:
-        words.append(row["last_words"])
+        words.append(textwrap.shorten(row["last_words"], WORDS_LENGTH, placeholder=" ..."))
     return "; ".join(words)
 
 

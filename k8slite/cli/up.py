@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ from types import FrameType
 from typing import Any, Final
 
 from k8slite.cli.common import DEFAULT_NAME, add_command, add_name, existing
-from k8slite.cli.output import CommandFailed
+from k8slite.cli.output import CommandFailed, several
 from k8slite.cluster import cleanup, launch, lock, placing
 from k8slite.cluster.layout import Layout, locate, register, unregister
 from k8slite.cluster.spec import ClusterSpec, Place
@@ -254,7 +255,10 @@ def _launch(
 
 def _words(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.strerror}: {error.filename}"
+        hint = (
+            "; K8SLITE_HOME says where clusters are" if isinstance(error, PermissionError) else ""
+        )
+        return f"{error.strerror}: {error.filename}{hint}"
     return str(error)
 
 
@@ -307,11 +311,11 @@ def _tell_ready(
     name: str, spec: ClusterSpec, layout: Layout, seconds: float, notices: list[str]
 ) -> None:
     for notice in notices:
-        _tell(f"{colour('warning', 'yellow', sys.stderr)}: {notice}")
-    what = f"{spec.control_planes} control planes, {spec.nodes} nodes"
+        _tell(f"{colour('warning', 'yellow', sys.stderr)}: {notice}; all works while the others do")
+    what = f"{several(spec.control_planes, 'control plane')}, {several(spec.nodes, 'node')}"
     done = colour(f"Cluster {name!r} is ready", "green")
     print(f"{done} after {seconds:.2f} s: {what}, {spec.runtime} pods, {spec.proxy} proxy.")
-    print(f"export KUBECONFIG={layout.kubeconfig}", flush=True)
+    print(f"export KUBECONFIG={shlex.quote(str(layout.kubeconfig))}", flush=True)
 
 
 def _undo(name: str, layout: Layout, *, made: bool, interrupted: bool) -> None:

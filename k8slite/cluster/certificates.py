@@ -55,7 +55,7 @@ def begin_certificates(layout: Layout, spec: ClusterSpec, place: Place) -> Certi
 
 def _make(layout: Layout, spec: ClusterSpec, place: Place, tell: Callable[[str], None]) -> int:
     from k8slite.cluster.kubeconfig import kubeconfig
-    from k8slite.cluster.pki import STORE_CA, identities, make_pki
+    from k8slite.cluster.pki import STORE_CA, identities, make_pki, make_service_account_key
 
     nodes = [place.node_address(number) for number in range(1, spec.nodes + 1)]
     first_service = str(ipaddress.IPv4Network(place.service_cidr)[1])
@@ -65,6 +65,7 @@ def _make(layout: Layout, spec: ClusterSpec, place: Place, tell: Callable[[str],
             make_pki(layout.pki, [i for i in wanted if i.authority == STORE_CA])
             tell("store")
             make_pki(layout.pki, [i for i in wanted if i.authority != STORE_CA])
+            make_service_account_key(layout.pki)
             text = kubeconfig(spec.name, place.api, layout.pki)
             write_file(layout.kubeconfig, text.encode(), 0o600)
             tell("all")

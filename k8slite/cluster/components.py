@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from k8slite.cluster import control_plane, node_parts
+from k8slite.cluster import control_plane, node_network, node_parts
 from k8slite.cluster.context import Context, InheritingNet, Running
 from k8slite.cluster.layout import Layout
 from k8slite.cluster.spec import ClusterSpec, Component, Place
@@ -35,7 +35,7 @@ MODULES: Final[Mapping[str, tuple[str, ...]]] = {
         "k8slite.kubelet.network",
         "k8slite.kubelet.images.store",
     ),
-    "proxy": ("k8slite.proxy.proxy", "k8slite.proxy.userspace"),
+    "proxy": ("k8slite.proxy.proxy", "k8slite.proxy.userspace", "k8slite.dns.dns"),
     "network": ("k8slite.network.topology",),
 }
 
@@ -52,7 +52,7 @@ OPENERS: Final[dict[str, Callable[[Context], AbstractAsyncContextManager[Running
     "scheduler": control_plane.open_scheduler,
     "controller-manager": control_plane.open_controller_manager,
     "kubelet": node_parts.open_kubelet,
-    "proxy": node_parts.open_proxy,
+    "proxy": node_network.open_proxy,
 }
 
 

@@ -111,7 +111,7 @@ class Layout:
         else's, OSError."""
         try:
             owner = self.marker.read_text().strip()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             if not self.exists() and self.root.is_dir() and os.listdir(self.root):
                 raise InvalidSpec(
                     f"{self.root} is not empty and no cluster's: give --dir a new directory"
@@ -119,6 +119,8 @@ class Layout:
         else:
             if owner and owner != cluster:
                 raise InvalidSpec(f"{self.root} is the directory of cluster {owner!r}")
+        if self.root.exists() and not self.root.is_dir():
+            raise InvalidSpec(f"{self.root} is not a directory")
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not self.exists():
             self.marker.write_text(f"{cluster}\n")

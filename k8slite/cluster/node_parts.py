@@ -1,17 +1,13 @@
-"""How the components of a node are opened: its kubelet and its proxy."""
+"""How a node's kubelet is opened."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Final
 
 from k8slite.cluster.context import Context, Running
 
-__all__ = ["open_kubelet", "open_proxy"]
-
-PROXY_SYNC_SECONDS: Final = 0.1
-"""Here a sync is cheap, and a rollout is watched by a person."""
+__all__ = ["open_kubelet"]
 
 
 @asynccontextmanager
@@ -43,6 +39,7 @@ async def open_kubelet(context: Context) -> AsyncIterator[Running]:
         tls=context.tls("ca", context.component.node).server,
         authorized_users=("kube-apiserver-kubelet-client",),
         pod_cidr=pod_cidr,
+        cluster_dns=(place.dns_address,) if spec.bridged and spec.proxy != "none" else (),
         provider_id=f"k8slite://{spec.name}/{context.component.node}",
         timings=KubeletTimings(
             node_status=timings.node_status,
@@ -59,43 +56,3 @@ async def open_kubelet(context: Context) -> AsyncIterator[Running]:
             open_kubelet(config, context.host, runtime, network)
         )
         yield Running(lambda: {"pods": len(kubelet.pods()), "runtime": spec.runtime})
-
-
-@asynccontextmanager
-async def open_proxy(context: Context) -> AsyncIterator[Running]:
-    from k8slite.proxy.proxy import ProxyConfig, open_proxy
-    from k8slite.proxy.userspace import open_userspace_writer
-    from k8slite.proxy.writer import Writer
-
-    mode, place = context.spec.proxy, context.place
-    config = ProxyConfig(
-        client=context.client("proxy"),
-        node_name=context.component.node,
-        min_sync_seconds=PROXY_SYNC_SECONDS,
-    )
-    async with AsyncExitStack() as stack:
-        writer: Writer
-        if mode == "iptables":
-            from k8slite.proxy.iptables import IptablesWriter
-
-            writer = IptablesWriter(place.cluster_cidr)
-        elif mode == "nftables":
-            from k8slite.proxy.nftables import NftablesWriter
-
-            writer = NftablesWriter(place.cluster_cidr)
-        else:
-            addresses = (place.node_address(context.component.number),)
-            writer = await stack.enter_async_context(
-                open_userspace_writer(addresses, context.host.net)
-            )
-        proxy = await stack.enter_async_context(open_proxy(config, context.host, writer))
-
-        def status() -> dict[str, Any]:
-            return {
-                "mode": mode,
-                "ports": proxy.ports,
-                "syncs": proxy.syncs,
-                "problems": list(proxy.problems),
-            }
-
-        yield Running(status)

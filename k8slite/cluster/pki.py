@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import ssl
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import attrs
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -23,13 +23,24 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from k8slite.cluster.layout import write_file
 from k8slite.cluster.spec import ClusterSpec
 
-__all__ = ["Authority", "Identity", "admin", "identities", "make_pki", "pem_of"]
+__all__ = [
+    "Authority",
+    "Identity",
+    "admin",
+    "identities",
+    "make_pki",
+    "make_service_account_key",
+    "pem_of",
+]
 
 YEARS: Final = 10
 BACKDATED: Final = datetime.timedelta(minutes=5)
 """For clients whose clock is a little behind."""
+RENEWED: Final = datetime.timedelta(days=90)
+"""A certificate that expires sooner is made anew at the next start."""
 CLUSTER_CA: Final = "ca"
 STORE_CA: Final = "store-ca"
+TITLES: Final = {CLUSTER_CA: "k8slite", STORE_CA: "k8slite-store"}
 SERVICE_ACCOUNTS: Final = "service-accounts"
 MASTERS: Final = "system:masters"
 NODES: Final = "system:nodes"
@@ -84,29 +95,62 @@ def pem_of(directory: Path, file: str) -> tuple[str, str]:
 
 
 def make_pki(directory: Path, wanted: Sequence[Identity]) -> None:
-    """Make what is missing, or serves other addresses than it should. Raises OSError."""
-    authorities = {
-        name: Authority.load_or_make(directory, name, title)
-        for name, title in ((CLUSTER_CA, "k8slite"), (STORE_CA, "k8slite-store"))
-    }
+    """Make what is missing, broken or about to expire, or serves other addresses than it should.
+
+    Raises OSError; ValueError, with words for the user, for a broken authority, which only the
+    user can give up: all that it has signed goes with it.
+    """
+    authorities: dict[str, Authority] = {}
     for identity in wanted:
-        certificate = directory / f"{identity.file}.crt"
-        if not certificate.exists() or not _serves(certificate, identity.names):
-            authorities[identity.authority].issue(directory, identity)
-    if not (directory / f"{SERVICE_ACCOUNTS}.key").exists():
-        key = ec.generate_private_key(ec.SECP256R1())
-        write_file(directory / f"{SERVICE_ACCOUNTS}.key", _private(key), 0o600)
+        if identity.authority not in authorities:
+            title = TITLES[identity.authority]
+            authorities[identity.authority] = Authority.load_or_make(
+                directory, identity.authority, title
+            )
+        authority = authorities[identity.authority]
+        if not _is_good(directory, identity, authority):
+            authority.issue(directory, identity)
 
 
-def _serves(certificate: Path, names: Sequence[str]) -> bool:
-    loaded = x509.load_pem_x509_certificate(certificate.read_bytes())
-    if not names:
-        return True
+def make_service_account_key(directory: Path) -> None:
+    """The key that signs the tokens of service accounts. Raises OSError, ValueError."""
+    path = directory / f"{SERVICE_ACCOUNTS}.key"
+    if path.exists():
+        _load_key(path)
+    else:
+        write_file(path, _private(ec.generate_private_key(ec.SECP256R1())), 0o600)
+
+
+def _is_good(directory: Path, identity: Identity, authority: Authority) -> bool:
+    """Whether the identity's files can be used as they are."""
+    certificate, key = (Path(path) for path in pem_of(directory, identity.file))
     try:
-        extension = loaded.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        loaded = x509.load_pem_x509_certificate(certificate.read_bytes())
+        loaded.verify_directly_issued_by(authority.certificate)
+        served = loaded.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
+        served = None
+    except (FileNotFoundError, ValueError, TypeError, InvalidSignature):
         return False
-    return set(_alternatives(names)) <= set(extension.value)
+    if identity.names and (served is None or not set(_alternatives(identity.names)) <= set(served)):
+        return False
+    try:
+        private = _load_key(key)
+    except (FileNotFoundError, ValueError):
+        return False
+    left = loaded.not_valid_after_utc - datetime.datetime.now(datetime.UTC)
+    return private.public_key() == loaded.public_key() and left > RENEWED
+
+
+def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """Raises OSError, ValueError with words for the user."""
+    try:
+        loaded = serialization.load_pem_private_key(path.read_bytes(), None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        loaded = None
+    if not isinstance(loaded, ec.EllipticCurvePrivateKey):
+        raise ValueError(f"{path} is damaged: put it back, or delete it to have a new one made")
+    return loaded
 
 
 def _alternatives(names: Sequence[str]) -> list[x509.GeneralName]:
@@ -136,13 +180,22 @@ class Authority:
 
     @classmethod
     def load_or_make(cls, directory: Path, name: str, title: str) -> Authority:
-        """Raises OSError, ValueError for files that are none."""
-        certificate, key = directory / f"{name}.crt", directory / f"{name}.key"
-        if certificate.exists() and key.exists():
-            loaded = serialization.load_pem_private_key(key.read_bytes(), None)
-            if not isinstance(loaded, ec.EllipticCurvePrivateKey):
-                raise ValueError(f"{key} is no key of this cluster")
-            return cls(x509.load_pem_x509_certificate(certificate.read_bytes()), loaded)
+        """Made only where nothing of it is there. Raises OSError, ValueError."""
+        certificate, key = (Path(path) for path in pem_of(directory, name))
+        if certificate.exists() or key.exists():
+            try:
+                loaded = cls(
+                    x509.load_pem_x509_certificate(certificate.read_bytes()), _load_key(key)
+                )
+                if loaded.key.public_key() == loaded.certificate.public_key():
+                    return loaded
+            except (FileNotFoundError, ValueError, UnsupportedAlgorithm):
+                pass
+            raise ValueError(
+                f"the certificate authority in {certificate} and {key.name} is damaged: put both "
+                f"files back, or delete {directory} to have all certificates made anew; "
+                "kubeconfigs must then be fetched again"
+            )
         made = cls.make(title)
         write_file(key, _private(made.key), 0o600)
         write_file(certificate, _public(made.certificate), 0o644)
@@ -223,10 +276,3 @@ def _builder(
         .not_valid_before(now - BACKDATED)
         .not_valid_after(now + datetime.timedelta(days=365 * YEARS))
     )
-
-
-def client_context(directory: Path, identity: Identity) -> ssl.SSLContext:
-    """What a client of that identity connects with."""
-    context = ssl.create_default_context(cafile=str(directory / f"{identity.authority}.crt"))
-    context.load_cert_chain(*pem_of(directory, identity.file))
-    return context

@@ -211,6 +211,11 @@ class Place:
     def service_cidr(self) -> str:
         return f"127.{self._octet}.0.0/17" if self.relayed else "10.96.0.0/16"
 
+    @property
+    def dns_address(self) -> str:
+        """The address of the service kube-dns: the tenth of the range, as usual."""
+        return str(ipaddress.IPv4Network(self.service_cidr)[10])
+
     def node_address(self, number: int) -> str:
         if self.bridge:
             return str(ipaddress.IPv4Network(self.subnet)[10 + number])
