@@ -70,13 +70,13 @@ async def open_dns(
 ) -> AsyncIterator[Dns]:
     """A server that answers until left, from the first moment on with all there is. Raises OSError
     where the address can't be had."""
+    datagrams, connections = bind(config.listen.host, config.listen.port)
     zone = Zone(config.domain, config.cluster_ip)
     services, slices = informers.of(SERVICES), informers.of(ENDPOINT_SLICES)
     namespaces = informers.of(NAMESPACES)
     services.add_handler(zone.service_changed)
     slices.add_handler(zone.slice_changed)
     namespaces.add_handler(zone.namespace_changed)
-    datagrams, connections = bind(config.listen.host, config.listen.port)
     with datagrams, connections:
         address = Address(config.listen.host, datagrams.getsockname()[1])
         forwarder = Forwarder(

@@ -16,10 +16,9 @@ import trio
 
 from k8slite.api.kinds import ENDPOINT_SLICES, SERVICES
 from k8slite.api.meta import Obj
-from k8slite.client.api import Api
 from k8slite.client.background import open_background
 from k8slite.client.client import ClientConfig, open_client
-from k8slite.client.informer import Informer, open_informers
+from k8slite.client.informer import Informer, SharedInformers, open_informers
 from k8slite.proxy.table import TableBuilder
 from k8slite.proxy.writer import WriteFailed, Writer
 from raftkv.host import Host
@@ -105,17 +104,18 @@ async def open_proxy(config: ProxyConfig, host: Host, writer: Writer) -> AsyncIt
     while the proxy is restarted; `writer.cleanup` removes it."""
     async with (
         open_client(config.client, host) as client,
-        open_proxy_over(client, config, host, writer) as proxy,
+        open_informers(client, host) as informers,
+        open_proxy_over(informers, config, writer) as proxy,
     ):
         yield proxy
 
 
 @asynccontextmanager
 async def open_proxy_over(
-    api: Api, config: ProxyConfig, host: Host, writer: Writer
+    informers: SharedInformers, config: ProxyConfig, writer: Writer
 ) -> AsyncIterator[Proxy]:
-    """`open_proxy` over an API that is there already."""
-    async with open_informers(api, host) as informers, open_background() as nursery:
+    """`open_proxy` over informers that others use as well."""
+    async with open_background() as nursery:
         proxy = Proxy(config, informers.of(SERVICES), informers.of(ENDPOINT_SLICES), writer)
         nursery.start_soon(proxy.run, name="proxy")
         yield proxy

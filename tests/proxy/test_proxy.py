@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import trio
@@ -9,7 +11,8 @@ import trio.testing
 
 from k8slite.api.kinds import ENDPOINT_SLICES, SERVICES
 from k8slite.client.client import ClientConfig
-from k8slite.proxy.proxy import ProxyConfig, open_proxy_over
+from k8slite.client.informer import open_informers
+from k8slite.proxy.proxy import Proxy, ProxyConfig, open_proxy_over
 from k8slite.proxy.table import Table
 from k8slite.proxy.writer import WriteFailed
 from tests.client.fake_api import FakeApi
@@ -37,10 +40,19 @@ class RecordingWriter:
         self.tables.clear()
 
 
+@asynccontextmanager
+async def open_over(api: FakeApi, writer: RecordingWriter) -> AsyncIterator[Proxy]:
+    async with (
+        open_informers(api, MemoryHost()) as informers,
+        open_proxy_over(informers, CONFIG, writer) as proxy,
+    ):
+        yield proxy
+
+
 async def test_changes_are_gathered(autojump_clock: trio.testing.MockClock) -> None:
     api, writer = FakeApi(), RecordingWriter()
     api.add(SERVICES, service())
-    async with open_proxy_over(api, CONFIG, MemoryHost(), writer) as proxy:
+    async with open_over(api, writer) as proxy:
         await proxy.wait_synced()
         assert [len(entry.endpoints) for entry in writer.tables[-1].values()] == [0]
         for number in range(50):
@@ -60,7 +72,7 @@ async def test_failures_are_tried_again(autojump_clock: trio.testing.MockClock) 
     api, writer = FakeApi(), RecordingWriter()
     api.add(SERVICES, service())
     writer.answers = [WriteFailed("no iptables"), WriteFailed("no iptables"), ["port 80 is taken"]]
-    async with open_proxy_over(api, CONFIG, MemoryHost(), writer) as proxy:
+    async with open_over(api, writer) as proxy:
         await trio.sleep(7)
         assert proxy.problems == ["no iptables"]
         assert proxy.syncs == 0
@@ -75,7 +87,7 @@ async def test_failures_are_tried_again(autojump_clock: trio.testing.MockClock) 
 async def test_lost_watches_cost_time_only(autojump_clock: trio.testing.MockClock) -> None:
     api, writer = FakeApi(), RecordingWriter()
     api.add(SERVICES, service())
-    async with open_proxy_over(api, CONFIG, MemoryHost(), writer) as proxy:
+    async with open_over(api, writer) as proxy:
         await proxy.wait_synced()
         api.break_watches(compact=True)
         api.add(SERVICES, service("other", "10.96.0.11"))
