@@ -76,8 +76,8 @@ class ApiserverConfig:
 
     # bounds
     connections_max: int = 4_096
-    requests_max: int = 600
-    """At work at the same time; priority levels share them."""
+    requests_max: int = 200
+    """At work at the same time, without those of system:masters; priority levels share them."""
     body_bytes_max: int = 3 * 1024 * 1024
     watch_queue_events_max: int = 20_000
     watch_history_events: int = 4_096

@@ -8,6 +8,7 @@ from k8slite.apiserver.auth.authenticate import Authenticator
 from k8slite.apiserver.auth.authorize import Authorizer
 from k8slite.apiserver.auth.jwt import Signer
 from k8slite.apiserver.config import ApiserverConfig
+from k8slite.apiserver.flow.control import FlowControl
 from k8slite.apiserver.http.crowd import Crowd
 from k8slite.apiserver.kind_table import KindTable
 from k8slite.apiserver.metrics import Metrics
@@ -31,6 +32,7 @@ class Core:
     authorizer: Authorizer
     signer: Signer | None
     crowd: Crowd
+    flow: FlowControl
     metrics: Metrics = field(factory=Metrics)
     addresses: tuple[Address, ...] = ()
     ready: dict[str, bool] = field(factory=dict)

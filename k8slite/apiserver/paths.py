@@ -114,6 +114,12 @@ def _metrics(core: Core, request: Request) -> Response:
         gauges[f'apiserver_storage_objects{{resource="{resource}"}}'] = float(len(cache.entries))
         if cache.watchers:
             gauges[f'apiserver_longrunning_requests{{resource="{resource}"}}'] = cache.watchers
+    for level in core.flow.levels():
+        label = f'{{priority_level="{level.name}"}}'
+        gauges[f"apiserver_flowcontrol_current_executing_seats{label}"] = level.at_work
+        gauges[f"apiserver_flowcontrol_current_inqueue_requests{label}"] = level.waiting
+        gauges[f"apiserver_flowcontrol_dispatched_requests_total{label}"] = level.dispatched
+        gauges[f"apiserver_flowcontrol_rejected_requests_total{label}"] = level.refused
     return Response(200, core.metrics.text(gauges).encode(), b"text/plain; version=0.0.4")
 
 

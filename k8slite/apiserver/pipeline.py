@@ -1,6 +1,7 @@
 """The chain that every request goes through, in order, and the one place where errors end.
 
-    parse -> authenticate -> impersonate -> authorise -> route -> handler (admit, validate, store)
+    parse -> authenticate -> impersonate -> authorise -> take a seat -> route
+          -> handler (admit, validate, store)
 
 Owns: the mapping of failures to answers. Expected failures are ApiErrors, raised anywhere below
 and answered here as Status objects. What a handler did not foresee of its input (a TypeError, a
@@ -58,12 +59,22 @@ class Pipeline:
         status = answer.status if not isinstance(answer, UpgradeResponse) else 101
         if info.verb not in _LONG:
             seconds = trio.current_time() - started
-            self._core.metrics.observe(info.verb, info.resource, status, seconds)
+            known = self._core.kinds.find(info.group, info.version, info.resource)
+            self._core.metrics.observe(info.verb, known, info.subresource, status, seconds)
         return answer
 
     async def _answer(self, request: Request, info: RequestInfo) -> Answer:
         core = self._core
         user = await self._let_in(request, info)
+        seat = await core.flow.take_seat(user, info)
+        try:
+            return await self._serve(request, info, user)
+        finally:
+            if seat is not None:
+                seat.leave()
+
+    async def _serve(self, request: Request, info: RequestInfo, user: User) -> Answer:
+        core = self._core
         if not info.is_resource:
             return await serve_path(core, request, info)
         handler, kind = route(core.kinds, info)

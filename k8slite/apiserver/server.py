@@ -24,6 +24,7 @@ from k8slite.apiserver.config import ApiserverConfig
 from k8slite.apiserver.core import Core
 from k8slite.apiserver.definitions import run_definitions
 from k8slite.apiserver.expiry import expire_events
+from k8slite.apiserver.flow.control import FlowControl
 from k8slite.apiserver.http.connection import serve_connection
 from k8slite.apiserver.http.crowd import Crowd
 from k8slite.apiserver.kind_table import KindTable
@@ -138,16 +139,18 @@ def _make_core(config: ApiserverConfig, host: Host, store: Store) -> Core:
         anonymous=config.anonymous,
     )
     authorizer = Authorizer(Rbac(mirror), enabled=config.authorization)
+    kinds = KindTable(mirror)
     return Core(
         config,
         host,
         store,
         mirror,
-        KindTable(mirror),
+        kinds,
         authenticator,
         authorizer,
         signer,
         Crowd(config.connections_max),
+        FlowControl(mirror, kinds, config.requests_max),
     )
 
 

@@ -14,8 +14,10 @@ from k8slite.api.defaults import apply_defaults
 from k8slite.api.kinds import KIND, NAMESPACES, PRIORITY_CLASSES, Kind
 from k8slite.api.meta import Obj, format_time
 from k8slite.api.strategies import prepare_for_create
+from k8slite.apiserver.bootstrap.flow import PRODUCER, flow_objects, with_found_level
 from k8slite.apiserver.bootstrap.rbac import rbac_objects
 from k8slite.apiserver.core import Core
+from k8slite.apiserver.flow.control import FLOW_SCHEMAS
 from k8slite.apiserver.objects import encode, storage_key
 from k8slite.apiserver.registry.identity import fill_created
 from k8slite.apiserver.store.base import Changed, Write
@@ -48,14 +50,14 @@ def objects(core: Core) -> Iterator[tuple[Kind, Obj]]:
     )
 
 
-def new_object(core: Core, kind: Kind, obj: Obj) -> Obj:
+def new_object(core: Core, kind: Kind, obj: Obj, manager: str = MANAGER) -> Obj:
     """An object of ours, ready to be stored: identity, defaults, strategy."""
     obj = {"apiVersion": kind.api_version, "kind": kind.kind, **obj}
     namespace = obj["metadata"].get("namespace", "")
     fill_created(kind, obj, namespace, core.now(), core.host.rng)
     apply_defaults(kind, obj)
     if core.config.track_field_owners:
-        track_update(kind, None, obj, MANAGER, format_time(core.now()))
+        track_update(kind, None, obj, manager, format_time(core.now()))
     prepare_for_create(kind, obj)
     return obj
 
@@ -67,8 +69,15 @@ async def bootstrap(core: Core) -> None:
         metadata = wanted["metadata"]
         namespace = metadata.get("namespace", "")
         if core.mirror.cache(kind).get(namespace, metadata["name"]) is None:
-            value = encode(new_object(core, kind, wanted))
-            missing.append(Write(storage_key(kind, namespace, metadata["name"]), value, 0))
+            obj = new_object(core, kind, wanted)
+            missing.append(Write(storage_key(kind, namespace, metadata["name"]), encode(obj), 0))
+    for kind, wanted in flow_objects():
+        name = wanted["metadata"]["name"]
+        if core.mirror.cache(kind).get("", name) is None:
+            obj = new_object(core, kind, wanted, PRODUCER)
+            if kind is FLOW_SCHEMAS and core.config.track_field_owners:
+                obj = with_found_level(obj, core.now())
+            missing.append(Write(storage_key(kind, "", name), encode(obj), 0))
     for start in range(0, len(missing), COMMIT_WRITES):
         await _create(core, missing[start : start + COMMIT_WRITES])
     if missing:
