@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from k8slite.api.kinds import JOBS
-from k8slite.api.meta import Obj, deleting, get_condition, parse_time
+from k8slite.api.meta import deleting
 from k8slite.client.controller import run_workers
-from k8slite.controllers.actions import Note, Update, delete
+from k8slite.controllers.actions import Note, Update
 from k8slite.controllers.context import Context
 from k8slite.controllers.execute import carry_out
-from k8slite.controllers.job_plan import is_finished, is_tracked, plan, release_tracking
+from k8slite.controllers.job_plan import is_tracked, plan, release_tracking
 from k8slite.controllers.ownership import controller_key
 from k8slite.controllers.pod_fleet import PodFleet
 
-__all__ = ["expires_in", "run_job_controller"]
-
-
-def expires_in(job: Obj, now: float) -> float | None:
-    """Seconds until a finished Job is to be deleted; None if it stays (pure)."""
-    seconds = job["spec"].get("ttlSecondsAfterFinished")
-    if seconds is None or deleting(job):
-        return None
-    for kind in ("Complete", "Failed"):
-        condition = get_condition(job, kind)
-        if condition is not None and condition["status"] == "True":
-            return max(0.0, parse_time(condition["lastTransitionTime"]) + float(seconds) - now)
-    return None
+__all__ = ["run_job_controller"]
 
 
 async def run_job_controller(context: Context) -> None:
@@ -43,11 +31,6 @@ async def run_job_controller(context: Context) -> None:
             fleet.forget(where)
             return None
         now = context.host.now()
-        if is_finished(job):
-            left = expires_in(job, now)
-            if left == 0.0:
-                expired = delete(JOBS, job, propagation="Background")
-                await carry_out(context.api, recorder, [expired])
         pods = await fleet.claimed(where, job, finished=True)
         planned = plan(job, pods, now, context.timings.job_backoff)
         if planned.status is not None:
@@ -57,7 +40,7 @@ async def run_job_controller(context: Context) -> None:
         await carry_out(context.api, recorder, planned.released)
         if planned.pods:
             await fleet.change(where, job, planned.pods)
-        return expires_in(job, now) if is_finished(job) else planned.again
+        return planned.again
 
     await fleet.wait_synced()
     await run_workers("job", fleet.queue, reconcile, context.workers)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from k8slite.controllers.context import Controller
+from k8slite.controllers.cronjob import run_cronjob_controller
 from k8slite.controllers.daemonset import run_daemonset_controller
 from k8slite.controllers.deployment import run_deployment_controller
 from k8slite.controllers.disruption import run_disruption_controller
@@ -22,6 +23,7 @@ from k8slite.controllers.root_ca import run_root_ca_controller
 from k8slite.controllers.serviceaccount import run_serviceaccount_controller
 from k8slite.controllers.statefulset import run_statefulset_controller
 from k8slite.controllers.taint_eviction import run_taint_eviction_controller
+from k8slite.controllers.ttl_after_finished import run_ttl_after_finished_controller
 
 __all__ = ["CONTROLLERS", "OFF_BY_DEFAULT", "selected"]
 
@@ -35,6 +37,8 @@ CONTROLLERS: Final[dict[str, Controller]] = {
     "statefulset-controller": run_statefulset_controller,
     "daemonset-controller": run_daemonset_controller,
     "job-controller": run_job_controller,
+    "cronjob-controller": run_cronjob_controller,
+    "ttl-after-finished-controller": run_ttl_after_finished_controller,
     "disruption-controller": run_disruption_controller,
     "endpoints-controller": run_endpoints_controller,
     "endpointslice-controller": run_endpointslice_controller,

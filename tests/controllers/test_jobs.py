@@ -133,7 +133,7 @@ async def test_an_indexed_job_runs_each_index(autojump_clock: trio.testing.MockC
 async def test_a_finished_job_goes_after_its_time(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with open_cluster(CONTROLLER) as cluster:
+    async with open_cluster(CONTROLLER, "ttl-after-finished-controller") as cluster:
         cluster.api.add(JOBS, job(ttlSecondsAfterFinished=30))
         await trio.sleep(20)
         assert has(cluster.api, "Complete")

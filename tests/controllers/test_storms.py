@@ -12,6 +12,7 @@ import trio
 from k8slite.api.kinds import (
     CONFIG_MAPS,
     CONTROLLER_REVISIONS,
+    CRON_JOBS,
     DAEMON_SETS,
     DEPLOYMENTS,
     ENDPOINT_SLICES,
@@ -37,6 +38,7 @@ from tests.controllers.objects import (
     service,
 )
 from tests.controllers.storms import STORMS, Scenario, pods_of, run_scenario
+from tests.controllers.test_cron import cron_job
 from tests.controllers.test_daemons import daemon_set
 from tests.controllers.test_jobs import job
 from tests.controllers.test_stateful import stateful_set
@@ -92,6 +94,22 @@ def _one_job(api: FakeApi) -> None:
 def _job_outcome(api: FakeApi) -> Any:
     done = get_condition(api.read(JOBS, "n/work"), "Complete")
     return done is not None, api.read(JOBS, "n/work")["status"].get("succeeded")
+
+
+def _cron(api: FakeApi) -> None:
+    api.add(CRON_JOBS, cron_job("* * * * *", concurrencyPolicy="Forbid"))
+
+
+def _cron_outcome(api: FakeApi) -> Any:
+    return len(api.all(JOBS)), sorted(api.read(CRON_JOBS, "n/tick")["status"])
+
+
+def _expiring(api: FakeApi) -> None:
+    ended = {"type": "Complete", "status": "True", "lastTransitionTime": api.now()}
+    for own, seconds in (("short", 10), ("long", 1000)):
+        obj = job(ttlSecondsAfterFinished=seconds)
+        obj["metadata"] |= {"name": own, "uid": f"uid-of-{own}"}
+        api.add(JOBS, {**obj, "status": {"conditions": [ended]}})
 
 
 # --- services, namespaces, quotas ---------------------------------------------------------------
@@ -161,6 +179,19 @@ SCENARIOS = [
         outcome=_job_outcome,
         pods=True,
         settle_seconds=120,
+    ),
+    Scenario(
+        name="cronjob",
+        controllers=("cronjob-controller",),
+        arrange=_cron,
+        outcome=_cron_outcome,
+        settle_seconds=100,
+    ),
+    Scenario(
+        name="ttl",
+        controllers=("ttl-after-finished-controller",),
+        arrange=_expiring,
+        outcome=lambda api: sorted(map(name, api.all(JOBS))),
     ),
     Scenario(
         name="endpointslice",
