@@ -1,4 +1,5 @@
-"""Clients of the simulated cluster: what they do, and an honest record of what they were told."""
+"""Clients of a cluster, simulated or real: what they do, and an honest record of what they were
+told."""
 
 from __future__ import annotations
 
@@ -6,12 +7,11 @@ import contextlib
 import math
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 import trio
 
-from netsim.world import World
 from raftkv.client import KvClient, compare, put_op
 from raftkv.client.types import FROM_KEY
 from raftkv.errors import (
@@ -26,16 +26,26 @@ from tests.checkers.history import History, Operation
 from tests.checkers.leases import LeaseLife
 from tests.checkers.revisions import Change
 
-__all__ = ["Caller", "LeaseHolder", "Watcher"]
+__all__ = ["Caller", "LeaseHolder", "Scene", "Watcher"]
 
 KEYS = [b"k/a", b"k/b", b"k/c"]
+
+
+class Scene(Protocol):
+    """Where it happens: a simulated world, or this one."""
+
+    def time(self) -> float:
+        """Seconds, for comparison with each other only."""
+        ...
+
+    def note(self, line: str) -> None: ...
 
 
 @attrs.define
 class Caller:
     """One client that writes and reads a few keys, one request at a time."""
 
-    world: World
+    world: Scene
     number: int
     kv: KvClient
     history: History
@@ -217,7 +227,7 @@ ALL_KEYS = (FROM_KEY, FROM_KEY)
 class LeaseHolder:
     """A client that holds leases for a while, lets them run out, and looks when they are gone."""
 
-    world: World
+    world: Scene
     kv: KvClient
     history: History
     rng: random.Random
