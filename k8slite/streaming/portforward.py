@@ -178,6 +178,7 @@ async def _join(
         except BROKEN:
             nursery.cancel_scope.cancel()
 
+    gone = False
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(outward)
@@ -189,7 +190,9 @@ async def _join(
                 pass
             nursery.cancel_scope.cancel()
     except* HangUp:
-        raise HangUp("the client is gone") from None
+        gone = True
+    if gone:  # raised in there it would come out in a group
+        raise HangUp("the client is gone")
 
 
 class _Channels:
