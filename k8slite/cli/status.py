@@ -43,6 +43,8 @@ FIGURES: Final = {
 """The few figures of each role that people look for."""
 WORDS_LENGTH: Final = 100
 """All of them: k8slite logs, or -o json."""
+RECENT_SECONDS: Final = 120
+"""So long one that was started again tells why."""
 HEADINGS: Final = (
     "COMPONENT", "STATE", "LEADS", "PID", "RESTARTS", "AGE", "MEMORY", "DETAILS",
 )  # fmt: skip
@@ -113,16 +115,14 @@ def _row(component: str, row: dict[str, Any]) -> tuple[object, ...]:
 
 def _why_not(row: dict[str, Any]) -> str:
     """What is known of one that does not run."""
-    words = []
     if row["state"] == "killed":
         seconds = row["starts_in_seconds"]
         return "until it is resumed" if seconds is None else f"starts again in {seconds:.0f} s"
+    words = []
     if row["state"] == "crashed":
         words.append(f"starts again in {row['starts_in_seconds']:.0f} s")
     if row["last_exit"] and row["state"] != "paused":
-        words.append(f"its last life {row['last_exit']}")
-    if row["last_words"]:
-        words.append(textwrap.shorten(row["last_words"], WORDS_LENGTH, placeholder=" ..."))
+        words.append(_last_life(row))
     return "; ".join(words)
 
 
@@ -134,7 +134,16 @@ def _figures(row: dict[str, Any]) -> str:
         details.append(f"problems={len(status['problems'])}: {status['problems'][0]}")
     if not status:
         details.append("does not answer")
+    if row["last_exit"] and row["seconds"] < RECENT_SECONDS:
+        details.append(f"({_last_life(row)})")
     return " ".join(details)
+
+
+def _last_life(row: dict[str, Any]) -> str:
+    words = f"its last life {row['last_exit']}"
+    if row["last_words"]:
+        words += ": " + textwrap.shorten(row["last_words"], WORDS_LENGTH, placeholder=" ...")
+    return words
 
 
 def _list(arguments: argparse.Namespace) -> int:

@@ -37,8 +37,8 @@ class Kept:
     paused: bool = False
     started_at: float = 0.0
     restarts: int = 0
-    deaths: int = 0
-    """How often it has died without ever having been ready."""
+    given_up: bool = False
+    """It has died so often while the cluster started that nobody waits for it."""
     last_code: int | None = None
     last_words: str = ""
     """The last error that its log names from its last life; empty when it was killed."""
@@ -51,15 +51,11 @@ class Kept:
     """Set when `dead_until` is: whoever waits looks again."""
     became_ready: trio.Event = attrs.field(factory=trio.Event)
     settled: trio.Event = attrs.field(factory=trio.Event)
-    """It has been ready, or has died so often that nobody waits for it any more."""
+    """It has been ready, or was given up."""
 
     @property
     def name(self) -> str:
         return self.component.name
-
-    @property
-    def given_up(self) -> bool:
-        return self.settled.is_set() and not self.became_ready.is_set()
 
     @property
     def state(self) -> str:
@@ -97,14 +93,22 @@ class Kept:
             with trio.move_on_at(until):
                 await self.changed.wait()
 
+    def is_ready(self) -> None:
+        """It says so itself."""
+        self.ready, self.given_up = True, False
+        self.became_ready.set()
+        self.settled.set()
+
+    def give_up(self) -> None:
+        self.given_up = True
+        self.settled.set()
+
     def ended(self, code: int | None, words: str) -> None:
         """Its process is gone."""
         self.pause = next_pause(self.pause, trio.current_time() - self.started_at)
         self.process, self.ready, self.paused = None, False, False
         self.last_code, self.last_words = code, words
         self.restarts += 1
-        if not self.became_ready.is_set():
-            self.deaths += 1
 
     async def status(self) -> dict[str, Any]:
         """What it tells of itself; {} when it does not answer in time."""

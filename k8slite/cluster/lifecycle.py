@@ -105,8 +105,9 @@ class Start:
         self._reporter.tell(ready=seconds, notices=notices)
 
     def _late(self) -> str:
-        late = [k for k in self._supervisor.kept.values() if not k.became_ready.is_set()]
-        words = [self._supervisor.why(k) if k.last_words else k.name for k in late]
+        kept = self._supervisor.kept.values()
+        words = [self._supervisor.why(k) for k in kept if k.last_words]
+        words += [k.name for k in kept if not k.became_ready.is_set() and not k.last_words]
         what = "; ".join(words) or "its nodes, or the service account `default`"
         return f"not ready after {START_SECONDS:.0f} s: {what}"
 
@@ -196,5 +197,6 @@ async def _stop_at_signal(stop: trio.Event) -> None:
 
 async def _stop_when_gone(reporter: Reporter, stop: trio.Event) -> None:
     await reporter.wait_gone()
-    log.warning("who started the cluster is gone: stopping")
-    stop.set()
+    if not stop.is_set():
+        log.warning("who started the cluster is gone: stopping")
+        stop.set()

@@ -56,23 +56,22 @@ class Lock:
 
 
 def take(path: Path) -> Lock:
-    """The lock at once. Raises Held, and OSError where its directory is missing."""
+    """The lock at once. Raises Held, and OSError where its directory is missing or full."""
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack(FLOCK, fcntl.F_WRLCK, 0, 0, 0, 0))
-            is_there = path.exists() and os.path.samestat(os.fstat(fd), path.stat())
+            lock = Lock(fd)
+            if path.exists() and os.path.samestat(os.fstat(fd), path.stat()):
+                lock.name_holder(os.getpid())
+                return lock
         except (BlockingIOError, PermissionError):
             os.close(fd)
             raise Held(holder(path)) from None
         except BaseException:
             os.close(fd)
             raise
-        if is_there:
-            lock = Lock(fd)
-            lock.name_holder(os.getpid())
-            return lock
-        os.close(fd)  # `down` had it, and has deleted it: this one guards nothing
+        lock.close()  # `down` had it, and has deleted it: this one guards nothing
 
 
 def is_held(path: Path) -> bool:

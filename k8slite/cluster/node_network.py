@@ -1,4 +1,5 @@
-"""How a node's network is served: its proxy and its names, in one process over the same informers.
+"""How a node's network is served: its proxy, its names and its network policies, in one process
+over the same informers.
 
 Names do not stop the proxy: where they can't be served (the port is taken), that is told as a
 problem, and tried again.
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from k8slite.client.client import Client
     from k8slite.client.informer import SharedInformers
     from k8slite.dns.dns import Dns, DnsConfig
+    from k8slite.network.policy.enforcer import Enforcer
     from k8slite.proxy.writer import Writer
 
 __all__ = ["open_proxy"]
@@ -56,14 +58,21 @@ async def open_proxy(context: Context) -> AsyncIterator[Running]:
         names = _Names(context)
         nursery = await stack.enter_async_context(open_background())
         nursery.start_soon(names.run, client, informers)
+        enforcer: Enforcer | None = None
+        if context.spec.bridged:
+            from k8slite.network.policy import enforcer as policies
+
+            enforcer = policies.Enforcer(informers, context.component.node, policies.PolicyWriter())
+            nursery.start_soon(enforcer.run)
 
         def status() -> dict[str, Any]:
+            refused = enforcer.problems if enforcer is not None else ()
             return {
                 "mode": context.spec.proxy,
                 "ports": proxy.ports,
                 "syncs": proxy.syncs,
                 "dns": str(names.dns.address) if names.dns is not None else "",
-                "problems": [*proxy.problems, *names.problems],
+                "problems": [*proxy.problems, *names.problems, *refused],
             }
 
         yield Running(status)

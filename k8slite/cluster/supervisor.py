@@ -39,7 +39,7 @@ BACKLOG: Final = 1024
 RETRY_SECONDS: Final = 0.5
 END_SECONDS: Final = 6.0
 GIVE_UP_DEATHS: Final = 3
-"""So many deaths before a component was ever ready, and nobody waits for it any more."""
+"""So many deaths of a component while the cluster starts, and nobody waits for it any more."""
 
 
 class StartFailed(Exception):
@@ -197,8 +197,8 @@ class Supervisor:
             if self.stopping.is_set():
                 return
             await self._live(kept)
-            if kept.deaths >= GIVE_UP_DEATHS and self._starting and not self.stopping.is_set():
-                kept.settled.set()
+            if kept.restarts >= GIVE_UP_DEATHS and self._starting and not self.stopping.is_set():
+                kept.give_up()
                 if (missing := too_few(list(self.kept.values()))) is not None:
                     self._fail(self.why(missing))
 
@@ -235,9 +235,7 @@ class Supervisor:
 
     async def _follow(self, kept: Kept, process: Spawned) -> None:
         if await process.next_line() is not None:
-            kept.ready = True
-            kept.became_ready.set()
-            kept.settled.set()
+            kept.is_ready()
             await process.listen()
 
     async def stop(self, *roles: str) -> None:
