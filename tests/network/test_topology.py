@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pyroute2 import IPRoute
 
 from k8slite.network import namespaces
 from k8slite.network.addresses import namespace_name, pod_interface
@@ -29,16 +32,19 @@ pytestmark = [
     pytest.mark.tool("unshare"),
 ]
 CLUSTER = "nettest"
+OF_OTHERS = re.compile(r"\bk8s(-|lite\.)(?!nettest)")
 
 
 def inventory() -> list[str]:
-    """What of the host must be the same before and after."""
-    with Rtnl() as host:
-        links, addresses = sorted(host.links()), sorted(map(str, host.addresses()))
-    routes = Path("/proc/net/route").read_text()
+    """What of the host must be the same before and after; clusters of others may come and go."""
+    with Rtnl() as host, IPRoute() as kernel:
+        links = sorted(host.links())
+        dumped = kernel.addr("dump", family=socket.AF_INET)
+        addresses = sorted(f"{found.get('label')} {found.get('address')}" for found in dumped)
+    routes = Path("/proc/net/route").read_text().splitlines()
     rules = subprocess.run(["iptables-save"], capture_output=True, text=True, check=False).stdout
-    rules = "\n".join(line for line in rules.splitlines() if not line.startswith("#"))
-    return [*links, *addresses, routes, rules, *namespaces.names()]
+    lines = [*links, *addresses, *routes, *rules.splitlines(), *namespaces.names()]
+    return [line for line in lines if not line.startswith("#") and not OF_OTHERS.search(line)]
 
 
 @pytest.fixture(scope="module")
