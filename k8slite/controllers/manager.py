@@ -47,8 +47,8 @@ class ControllerManagerConfig:
     workers: int = 5
     signing: Signing | None = None
     """The authority that signs certificates; without it, requests for them stay unsigned."""
-    local_volumes: str = "/var/lib/k8slite/volumes"
-    """The directory of the machine below which volumes are provisioned."""
+    local_volumes: str = ""
+    """The directory of the machine below which volumes are provisioned; "": none are."""
 
     def __attrs_post_init__(self) -> None:
         selected(self.controllers)

@@ -12,6 +12,7 @@ from k8slite.controllers.deployment import run_deployment_controller
 from k8slite.controllers.disruption import run_disruption_controller
 from k8slite.controllers.endpoints import run_endpoints_controller
 from k8slite.controllers.endpointslice import run_endpointslice_controller
+from k8slite.controllers.ephemeral_volume import run_ephemeral_volume_controller
 from k8slite.controllers.garbage_collector import run_garbage_collector
 from k8slite.controllers.job import run_job_controller
 from k8slite.controllers.namespaces import run_namespace_controller
@@ -24,6 +25,9 @@ from k8slite.controllers.serviceaccount import run_serviceaccount_controller
 from k8slite.controllers.statefulset import run_statefulset_controller
 from k8slite.controllers.taint_eviction import run_taint_eviction_controller
 from k8slite.controllers.ttl_after_finished import run_ttl_after_finished_controller
+from k8slite.controllers.volume_binder import run_volume_binder
+from k8slite.controllers.volume_protection import run_claim_protection, run_volume_protection
+from k8slite.controllers.volume_provisioner import run_local_provisioner
 
 __all__ = ["CONTROLLERS", "OFF_BY_DEFAULT", "selected"]
 
@@ -39,6 +43,11 @@ CONTROLLERS: Final[dict[str, Controller]] = {
     "job-controller": run_job_controller,
     "cronjob-controller": run_cronjob_controller,
     "ttl-after-finished-controller": run_ttl_after_finished_controller,
+    "persistentvolume-binder-controller": run_volume_binder,
+    "persistentvolumeclaim-protection-controller": run_claim_protection,
+    "persistentvolume-protection-controller": run_volume_protection,
+    "ephemeral-volume-controller": run_ephemeral_volume_controller,
+    "local-provisioner-controller": run_local_provisioner,
     "disruption-controller": run_disruption_controller,
     "endpoints-controller": run_endpoints_controller,
     "endpointslice-controller": run_endpointslice_controller,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import trio
 from attrs import field, frozen
@@ -18,6 +19,7 @@ from k8slite.api.kinds import EVENTS, LEASES, NODES, PODS, Kind
 from k8slite.api.status import conflict, service_unavailable
 from k8slite.client.client import ClientConfig
 from k8slite.client.errors import UnknownOutcome
+from k8slite.controllers import volume_provisioner
 from k8slite.controllers.context import ControllerTimings
 from k8slite.controllers.manager import ControllerManagerConfig, run_controllers
 from raftkv.host import Address
@@ -142,35 +144,41 @@ async def run_scenario(
     scenario.arrange(api)
     before = len(api.journal)
     storm(api, rng)
-    async with trio.open_nursery() as nursery:
-        if scenario.pods:
-            # The little kubelet sees everything: it is the controllers that are tested.
-            nursery.start_soon(cluster.run_pods)
+    at_once_files = mock.patch.object(volume_provisioner, "in_thread", _at_once)
+    with at_once_files:
+        async with trio.open_nursery() as nursery:
+            if scenario.pods:
+                # The little kubelet sees everything: it is the controllers that are tested.
+                nursery.start_soon(cluster.run_pods)
 
-        async def manager() -> None:
-            nonlocal scope
-            while True:
-                with scope:
-                    await run_controllers(api, config, cluster.host)
-                await trio.sleep(0.5)
-                scope = trio.CancelScope()
+            async def manager() -> None:
+                nonlocal scope
+                while True:
+                    with scope:
+                        await run_controllers(api, config, cluster.host)
+                    await trio.sleep(0.5)
+                    scope = trio.CancelScope()
 
-        nursery.start_soon(manager)
-        if scenario.act is not None:
-            await trio.sleep(scenario.settle_seconds / 2)
-            scenario.act(api)
-        await _pass_time(api, rng, scenario.settle_seconds, breaking=storm is lost)
-        _clear_sky(api)
-        api.break_watches(compact=True)
-        await trio.sleep(scenario.settle_seconds)
-        outcome = scenario.outcome(api)
-        nursery.cancel_scope.cancel()
+            nursery.start_soon(manager)
+            if scenario.act is not None:
+                await trio.sleep(scenario.settle_seconds / 2)
+                scenario.act(api)
+            await _pass_time(api, rng, scenario.settle_seconds, breaking=storm is lost)
+            _clear_sky(api)
+            api.break_watches(compact=True)
+            await trio.sleep(scenario.settle_seconds)
+            outcome = scenario.outcome(api)
+            nursery.cancel_scope.cancel()
     made: dict[str, int] = {}
     for _, kind, event, _obj in api.journal[before:]:
         counted = kind not in (EVENTS, NODES, *scenario.made_twice)
         if event == "ADDED" and counted:
             made[kind.resource] = made.get(kind.resource, 0) + 1
     return Result(outcome, made, writes)
+
+
+async def _at_once(function: Callable[..., None], *args: Any) -> None:
+    function(*args)
 
 
 async def _pass_time(api: FakeApi, rng: random.Random, seconds: float, *, breaking: bool) -> None:

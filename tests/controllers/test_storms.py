@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import random
+import shutil
 import zlib
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -42,6 +46,7 @@ from tests.controllers.test_cron import cron_job
 from tests.controllers.test_daemons import daemon_set
 from tests.controllers.test_jobs import job
 from tests.controllers.test_stateful import stateful_set
+from tests.controllers.test_volumes import scenario as volumes_scenario
 
 
 def _counts(obj: Obj) -> dict[str, Any]:
@@ -213,6 +218,9 @@ SCENARIOS = [
         outcome=lambda api: api.read(RESOURCE_QUOTAS, "n/q")["status"],
     ),
 ]
+DIRECTORY = Path(mkdtemp(prefix="k8slite-test-"))
+atexit.register(shutil.rmtree, DIRECTORY, ignore_errors=True)
+SCENARIOS.append(volumes_scenario(DIRECTORY))
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
 
