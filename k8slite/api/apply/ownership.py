@@ -65,6 +65,7 @@ EMPTY: dict[str, Obj] = {
     "endpointslices.discovery.k8s.io": {"endpoints": None, "ports": None},
     "persistentvolumeclaims": {"spec": {"resources": {}}},
     "networkpolicies.networking.k8s.io": {"spec": {"podSelector": {}}},
+    "flowschemas.flowcontrol.apiserver.k8s.io": {"spec": {"priorityLevelConfiguration": {}}},
     "customresourcedefinitions.apiextensions.k8s.io": {"spec": {"names": {}}},
     "events": {
         **dict.fromkeys(("firstTimestamp", "lastTimestamp", "eventTime")),
