@@ -49,9 +49,9 @@ class KubeletConfig:
     root_dir: str
     listen: Address = DEFAULT_LISTEN
     tls: ssl.SSLContext | None = None
-    authorized_users: tuple[str, ...] | None = None
-    """Common names or organisations of certificates that may use the server; None: every one that
-    the authority of `tls` has signed."""
+    authorized_users: tuple[str, ...] = ()
+    """Users and groups (of certificates or tokens) that may use the server without the apiserver
+    being asked, so that it can reach us even while it has trouble."""
     streaming_idle_seconds: float = 4 * 3600.0
     """After how long without any bytes exec, attach and port-forward are cut off."""
     pod_cidr: str = ""

@@ -12,6 +12,7 @@ import logging
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import attrs
@@ -41,9 +42,16 @@ REASONS = {
 STREAM_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, OSError)
 
 
+class Identity(NamedTuple):
+    """Whom a certificate names: its common name, and its organisations."""
+
+    user: str
+    groups: tuple[str, ...] = ()
+
+
 @attrs.frozen
 class Request:
-    """`identity` holds the names of the client's certificate; None: it showed none.
+    """`identity` is that of the client's certificate; None: it showed none.
 
     Header names are lower case; several values of a header are joined with commas. `values` are the
     query's parameters in order, of which `query` has the last of each name.
@@ -52,7 +60,7 @@ class Request:
     method: str
     path: str
     query: dict[str, str]
-    identity: tuple[str, ...] | None
+    identity: Identity | None
     headers: dict[bytes, bytes] = attrs.field(factory=dict)
     values: tuple[tuple[str, str], ...] = ()
 
@@ -85,7 +93,7 @@ class _Connection:
     """One connection: the parser's callbacks, and the loop that answers."""
 
     def __init__(
-        self, stream: trio.abc.Stream, handler: Handler, identity: tuple[str, ...] | None
+        self, stream: trio.abc.Stream, handler: Handler, identity: Identity | None
     ) -> None:
         self._stream = stream
         self._handler = handler
@@ -188,25 +196,26 @@ class _Connection:
         scope.cancel()
 
 
-def names_of(stream: trio.SSLStream[trio.abc.Stream]) -> tuple[str, ...] | None:
-    """Common names and organisations of the peer's certificate, which has been verified."""
+def identity_of(stream: trio.SSLStream[trio.abc.Stream]) -> Identity | None:
+    """Of the peer's certificate, which has been verified; None when it showed none."""
     certificate = stream.getpeercert()
     if not certificate:
         return None
     fields = [pair for group in certificate.get("subject", ()) for pair in group]
-    return tuple(text for key, text in fields if key in ("commonName", "organizationName"))
+    user = next((text for key, text in fields if key == "commonName"), "")
+    return Identity(user, tuple(text for key, text in fields if key == "organizationName"))
 
 
 async def _serve_stream(
     stream: trio.abc.Stream, handler: Handler, tls: ssl.SSLContext | None
 ) -> None:
-    identity: tuple[str, ...] | None = None
+    identity: Identity | None = None
     try:
         if tls is not None:
             secured = trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
             with trio.fail_after(HANDSHAKE_SECONDS):
                 await secured.do_handshake()
-            identity = names_of(secured)
+            identity = identity_of(secured)
             stream = secured
         await _Connection(stream, handler, identity).serve()
     except* (trio.TooSlowError, *STREAM_ERRORS) as group:

@@ -22,6 +22,7 @@ from k8slite.client.background import open_background
 from k8slite.client.client import open_client
 from k8slite.client.events import open_event_recorder
 from k8slite.client.informer import Informer, open_informer
+from k8slite.kubelet.authorization import Gate
 from k8slite.kubelet.backoff import Backoff
 from k8slite.kubelet.config import KubeletConfig
 from k8slite.kubelet.context import Context
@@ -194,7 +195,10 @@ async def open_kubelet_with(
         kubelet = Kubelet(context, pods, nursery)
         if listener is not None:
             kubelet.address = listener.address
-            server = Server(config, host, runtime, kubelet.pods)
+            gate = None
+            if config.tls is not None:
+                gate = Gate(api, config.node_name, frozenset(config.authorized_users))
+            server = Server(config, host, runtime, kubelet.pods, gate)
             nursery.start_soon(serve, listener, server.handle, config.tls)
         heartbeat = Heartbeat(api, config, host, runtime, machine, kubelet.address.port)
         await heartbeat.register()

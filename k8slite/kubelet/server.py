@@ -1,8 +1,8 @@
 """What the kubelet answers over HTTPS: `/containerLogs/...`, `/pods`, `/healthz`, and by way of
 `streaming` `/exec/...`, `/attach/...`, `/portForward/...`.
 
-With TLS, everything but `/healthz` needs a certificate of our authority (and, if the configuration
-lists names, one of those).
+With TLS, everything but `/healthz` needs a certificate of our authority or a token, and the
+apiserver's word that its user may (see `authorization`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import attrs
 import orjson
 
 from k8slite.api.meta import Obj, format_micro_time
+from k8slite.kubelet.authorization import Gate, Refusal
 from k8slite.kubelet.config import KubeletConfig
 from k8slite.kubelet.http_server import Answer, Request, Takeover
 from k8slite.kubelet.logs import LogOptions, follow_log
@@ -33,13 +34,17 @@ class Server:
     host: Host
     runtime: Runtime
     pods: Callable[[], Sequence[Obj]]
+    gate: Gate | None
+    """None: everybody may (without TLS nobody could be told from another)."""
 
     async def handle(self, request: Request) -> Answer | Takeover:
         if request.path in ("/healthz", "/healthz/ping", "/healthz/syncloop"):
             return Answer(body=b"ok")
-        refused = self._refuse(request)
-        if refused is not None:
-            return refused
+        if self.gate is not None:
+            try:
+                await self.gate.require(request)
+            except Refusal as refusal:
+                return Answer(refusal.status, refusal.message.encode())
         streaming = Streaming(self.runtime, self.pods, self.config.streaming_idle_seconds)
         if request.method in ("GET", "POST"):
             answer = await streaming.handle(request)
@@ -55,17 +60,6 @@ class Server:
         if parts[0] == "containerLogs" and len(parts) == 4:
             return await self._logs(parts[1], parts[2], parts[3], request.query)
         return Answer(404, b"404 page not found\n")
-
-    def _refuse(self, request: Request) -> Answer | None:
-        if self.config.tls is None:
-            return None
-        if request.identity is None:
-            return Answer(401, b"Unauthorized")
-        allowed = self.config.authorized_users
-        if allowed is not None and not set(allowed) & set(request.identity):
-            who = request.identity[0] if request.identity else ""
-            return Answer(403, f"Forbidden (user={who}, verb=get, resource=nodes)".encode())
-        return None
 
     async def _logs(
         self, namespace: str, name: str, container: str, query: Mapping[str, str]

@@ -77,17 +77,20 @@ async def test_nonsense_closes_the_connection(autojump_clock: trio.testing.MockC
 
 
 @pytest.mark.parametrize(
-    ("who", "allowed", "status"),
+    ("who", "token", "always", "status"),
     [
-        ("", None, 401),
-        ("apiserver", None, 200),
-        ("apiserver", ("apiserver",), 200),
-        ("apiserver", ("system:masters",), 200),
-        ("other", ("apiserver",), 403),
+        ("", "", (), 401),
+        ("", "bad", (), 401),
+        ("", "anna", (), 200),
+        ("apiserver", "", (), 200),
+        ("other", "", (), 403),
+        ("other", "", ("other",), 200),
+        ("other", "", ("y",), 200),
+        ("other", "anna", (), 403),  # the certificate counts
     ],
 )
-async def test_certificates(
-    who: str, allowed: tuple[str, ...] | None, status: int, tmp_path: Path
+async def test_who_may_use_the_server(
+    who: str, token: str, always: tuple[str, ...], status: int, tmp_path: Path
 ) -> None:
     authority = Authority(tmp_path)
     groups = {"apiserver": "system:masters", "other": "y"}
@@ -98,7 +101,7 @@ async def test_certificates(
         fields: dict[str, Any] = {
             "serve": True,
             "tls": authority.tls("kubelet", require_client=False).server,
-            "authorized_users": allowed,
+            "authorized_users": always,
         }
         async with open_node(runtime, host=host, **fields) as node:
             tls = (
@@ -106,9 +109,16 @@ async def test_certificates(
                 if who
                 else ssl.create_default_context(cafile=authority.path)
             )
+            headers = [("Authorization", f"Bearer {token}")] if token else []
             async with connected(host.net, node.kubelet.address, tls) as connection:
                 assert (await ask(connection, "/healthz"))[0] == 200
-                assert (await ask(connection, "/pods"))[0] == status
+                for path in ("/pods", "/pods", "/exec/default/p/c?command=ls&output=1"):
+                    request = encode_request("GET", path, "kubelet", headers, None)
+                    answer = await connection.request(request)
+                    await connection.receive_all()
+                    found = 200 if answer.status == 404 else answer.status  # let in: no such pod
+                    assert found == status, path
+            assert len(node.api.reviews) == (1 if status != 401 and not always else 0)
 
 
 @asynccontextmanager

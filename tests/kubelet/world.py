@@ -32,6 +32,10 @@ CLIENT = ClientConfig(endpoints=(Address("127.0.0.1", 1),))
 class KubeletApi(FakeApi):
     """The API in memory, with strategic merge patches and grace periods for pods."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.reviews: list[Obj] = []
+
     async def patch(
         self,
         kind: Kind,
@@ -55,6 +59,18 @@ class KubeletApi(FakeApi):
         stored = self._update(kind, old, new)
         self._leave("patch/status", kind, make_key(namespace, name))
         return copy(stored)
+
+    async def create(self, kind: Kind, obj: Obj, **more: Any) -> Obj:
+        """Reviews are answered: masters may do all, and tokens are their users' names."""
+        spec = obj.get("spec") or {}
+        if kind.kind == "SubjectAccessReview":
+            self.reviews.append(spec)
+            return {**obj, "status": {"allowed": "system:masters" in spec["groups"]}}
+        if kind.kind == "TokenReview":
+            user = {"username": spec["token"], "groups": ["system:masters"]}
+            known = not spec["token"].startswith("bad")
+            return {**obj, "status": {"authenticated": known, "user": user if known else {}}}
+        return await super().create(kind, obj, **more)
 
     def end(self, key: str, grace: int | None = None) -> None:
         """As a user's DELETE does to a running pod."""
