@@ -52,7 +52,8 @@ def _load(arguments: argparse.Namespace) -> int:
     try:
         images = _store(arguments).load(arguments.path, name=arguments.reference)
     except (BadArchive, InvalidReference, OSError) as error:
-        raise CommandFailed(f"{arguments.path} cannot be loaded: {error}") from error
+        words = str(error).replace("\n- ", "; ").removeprefix(f"{arguments.path}: ")
+        raise CommandFailed(f"{arguments.path} cannot be loaded: {words}") from error
     for image in images:
         print(f"loaded {', '.join(image.names) or image.id}")
     return 0

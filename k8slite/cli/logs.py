@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -82,27 +82,30 @@ def _lines_of(path: Path) -> list[bytes]:
         return []
 
 
-def follow(path: Path, file: BinaryIO) -> Iterator[bytes]:
+def follow(path: Path, file: BinaryIO) -> Generator[bytes, None, None]:
     """The lines that are added from the file's position on, for ever; b"" when there is none now.
 
     When another file has taken its place, this one is read to its end first.
     """
     rest = b""
-    while True:
-        is_old = _is_other(path, file)
-        for part in file:
-            rest += part
-            if rest.endswith(b"\n"):
+    try:
+        while True:
+            is_old = _is_other(path, file)
+            for part in file:
+                rest += part
+                if rest.endswith(b"\n"):
+                    yield rest
+                    rest = b""
+            if not is_old:
+                yield b""
+                continue
+            if rest:
                 yield rest
                 rest = b""
-        if not is_old:
-            yield b""
-            continue
-        if rest:
-            yield rest
-            rest = b""
+            file.close()
+            file = open(path, "rb")  # noqa: SIM115  # closed when another one takes its place
+    finally:
         file.close()
-        file = open(path, "rb")  # noqa: SIM115  # closed when another one takes its place
 
 
 def _is_other(path: Path, file: BinaryIO) -> bool:

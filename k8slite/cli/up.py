@@ -230,27 +230,31 @@ def _launch(
     name: str, layout: Layout, new: ClusterSpec | None
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """The supervisor. Raises CommandFailed, InvalidSpec; then nothing is left of a new one."""
-    held = None
-    try:
-        layout.claim(name)
-        held = lock.take(layout.lock)
-        cleanup.clean(name, layout)  # what a crash has left
-        if new is not None and not layout.exists():
-            place = placing.make_place(layout, new)
-        else:
-            place = placing.refresh_place(layout, *layout.read())
-        register(name, layout)
-        return launch.start_supervisor(layout, held, place)
-    except lock.Held as error:
-        raise CommandFailed(_running_already(name)) from error
-    except (placing.PortTaken, OSError) as error:
-        if new is not None and layout.is_ours() and (held is not None or not layout.is_running()):
-            with contextlib.suppress(OSError):
-                layout.delete()
-                unregister(name)
-        if held is not None:
-            held.close()
-        raise CommandFailed(f"cluster {name!r} could not be started: {_words(error)}") from error
+    with contextlib.ExitStack() as undo:
+        try:
+            layout.claim(name)
+            held = lock.take(layout.lock)
+            undo.callback(held.close)
+            cleanup.clean(name, layout)  # what a crash has left
+            if new is not None and not layout.exists():
+                place = placing.make_place(layout, new)
+            else:
+                place = placing.refresh_place(layout, *layout.read())
+            undo.callback(place.close)
+            register(name, layout)
+            started = launch.start_supervisor(layout, held, place)
+        except lock.Held as error:
+            raise CommandFailed(_running_already(name)) from error
+        except (placing.PortTaken, OSError) as error:
+            if new is not None and layout.is_ours():
+                with contextlib.suppress(OSError):
+                    layout.delete()
+                    unregister(name)
+            raise CommandFailed(
+                f"cluster {name!r} could not be started: {_words(error)}"
+            ) from error
+        undo.pop_all()  # all of it is the supervisor's now
+        return started
 
 
 def _words(error: Exception) -> str:

@@ -106,19 +106,23 @@ class Layout:
         """Whether there is a supervisor, or an `up` that is about to start one."""
         return lock.is_held(self.lock)
 
+    def owner(self) -> str:
+        """The cluster whose directory it is; empty where that is not said."""
+        try:
+            return self.marker.read_text().strip()
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
+
     def claim(self, cluster: str) -> None:
         """Make the directory the cluster's own. Raises InvalidSpec for one that is something
         else's, OSError."""
-        try:
-            owner = self.marker.read_text().strip()
-        except (FileNotFoundError, NotADirectoryError):
-            if not self.exists() and self.root.is_dir() and os.listdir(self.root):
-                raise InvalidSpec(
-                    f"{self.root} is not empty and no cluster's: give --dir a new directory"
-                ) from None
-        else:
-            if owner and owner != cluster:
-                raise InvalidSpec(f"{self.root} is the directory of cluster {owner!r}")
+        owner = self.owner()
+        if owner and owner != cluster:
+            raise InvalidSpec(f"{self.root} is the directory of cluster {owner!r}")
+        if not self.is_ours() and self.root.is_dir() and os.listdir(self.root):
+            raise InvalidSpec(
+                f"{self.root} is not empty and no cluster's: give --dir a new directory"
+            )
         if self.root.exists() and not self.root.is_dir():
             raise InvalidSpec(f"{self.root} is not a directory")
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -134,10 +138,10 @@ class Layout:
             return ClusterSpec.from_json(stored["spec"]), Place.from_json(stored["place"])
         except FileNotFoundError:
             raise NoSuchCluster(f"there is no cluster in {self.root}") from None
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise NoSuchCluster(
                 f"{self.config} cannot be read ({error}): put the file back, or delete the cluster "
-                "with its data: k8slite down"
+                f"with its data: k8slite down --name {self.owner() or self.root.name}"
             ) from error
 
     def write(self, spec: ClusterSpec, place: Place) -> None:

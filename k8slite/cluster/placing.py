@@ -125,11 +125,8 @@ def _hold_api_port(wanted: int, others: dict[str, Place]) -> socket.socket:
 def _hold_former_port(port: int, others: dict[str, Place]) -> socket.socket:
     sock = _listen(port)
     if sock is None:
-        names = [f" by cluster {name!r}" for name, place in others.items() if place.port == port]
-        raise PortTaken(
-            f"its port {port}, which kubeconfigs name, is in use{''.join(names)}: end what listens "
-            f"there (ss -ltnp | grep :{port})"
-        )
+        words = _who_has(port, others).removesuffix(" or choose another with --port")
+        raise PortTaken(f"{words}; kubeconfigs name that port, so it can't be changed")
     return sock
 
 
@@ -153,12 +150,10 @@ def _listen(port: int) -> socket.socket | None:
 
 
 def _who_has(port: int, others: dict[str, Place]) -> str:
-    names = [name for name, place in others.items() if place.port == port]
-    if names:
-        return f"port {port} is that of cluster {names[0]!r}, which runs: choose another --port"
+    names = [f" by cluster {name!r}" for name, place in others.items() if place.port == port]
     return (
-        f"port {port} of {LOOPBACK} is in use: end what listens there (ss -ltnp | grep :{port}) "
-        "or choose another with --port"
+        f"port {port} of {LOOPBACK} is in use{''.join(names)}: end what listens there "
+        f"(ss -ltnp | grep :{port}) or choose another with --port"
     )
 
 
