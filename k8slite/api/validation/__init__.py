@@ -8,6 +8,7 @@ from k8slite.api.kinds import Kind
 from k8slite.api.meta import Obj
 from k8slite.api.status import FieldError
 from k8slite.api.validation import (
+    admission,
     core,
     extensions,
     jobs,
@@ -62,17 +63,17 @@ CREATE: dict[str, Callable[[Obj], list[FieldError]]] = {
     "priorityclasses.scheduling.k8s.io": others.validate_priority_class,
     "customresourcedefinitions.apiextensions.k8s.io": extensions.validate_definition,
     "apiservices.apiregistration.k8s.io": extensions.validate_api_service,
-    "validatingwebhookconfigurations.admissionregistration.k8s.io": extensions.validate_webhooks,
-    "mutatingwebhookconfigurations.admissionregistration.k8s.io": extensions.validate_webhooks,
+    "validatingwebhookconfigurations.admissionregistration.k8s.io": admission.validate_webhooks,
+    "mutatingwebhookconfigurations.admissionregistration.k8s.io": admission.validate_webhooks,
     "validatingadmissionpolicies.admissionregistration.k8s.io": (
-        extensions.validate_admission_policy
+        admission.validate_admission_policy
     ),
-    "mutatingadmissionpolicies.admissionregistration.k8s.io": extensions.validate_admission_policy,
+    "mutatingadmissionpolicies.admissionregistration.k8s.io": admission.validate_admission_policy,
     "validatingadmissionpolicybindings.admissionregistration.k8s.io": (
-        extensions.validate_admission_binding
+        admission.validate_admission_binding
     ),
     "mutatingadmissionpolicybindings.admissionregistration.k8s.io": (
-        extensions.validate_admission_binding
+        admission.validate_admission_binding
     ),
 }
 UPDATE: dict[str, Callable[[Obj, Obj], list[FieldError]]] = {
