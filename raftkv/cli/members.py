@@ -25,7 +25,10 @@ def add_commands(commands: Any) -> None:
     member = commands.add_parser("member", help="the members of the cluster").add_subparsers(
         title="commands", metavar="COMMAND", required=True
     )
-    add_request(member, "list", "list the members", _list)
+    listing = add_request(member, "list", "list the members", _list)
+    listing.add_argument(
+        "--serializable", action="store_true", help="as one member sees it, perhaps an old list"
+    )
     add = add_request(member, "add", "admit a member, before it is started", _add)
     add.description = (
         "Admit a member to the cluster; then start it with `raftkv serve --join`. It begins as a "
@@ -44,7 +47,7 @@ def add_commands(commands: Any) -> None:
 
 
 async def _list(kv: KvClient, arguments: argparse.Namespace) -> int:
-    members = await kv.members()
+    members = await kv.members(serializable=arguments.serializable)
     if arguments.output == "json":
         write_json(members)
         return 0
@@ -111,7 +114,7 @@ async def _move_leader(kv: KvClient, arguments: argparse.Namespace) -> int:
 async def _status(kv: KvClient, arguments: argparse.Namespace) -> int:
     """Every member that the endpoints know of, also those that do not answer."""
     addresses = dict.fromkeys(kv.endpoints)
-    for member in await kv.members():
+    for member in await kv.members(serializable=True):
         if member["client_address"]:
             addresses[address_of(member["client_address"], "member")] = None
     found: dict[Any, dict[str, Any] | None] = dict.fromkeys(addresses)

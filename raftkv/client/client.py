@@ -248,9 +248,13 @@ class KvClient:
         status: dict[str, Any] = result[0]
         return status
 
-    async def members(self) -> list[dict[str, Any]]:
-        """id, name, peer_address, client_address, leader, learner of each, in order of id."""
-        rows = await self._read(("members",), near=True)
+    async def members(self, *, serializable: bool = False) -> list[dict[str, Any]]:
+        """id, name, peer_address, client_address, leader, learner of each, in order of id.
+
+        `serializable`: from whichever member answers, perhaps an old list; without a majority
+        there is no other.
+        """
+        rows = await self._read(("members", not serializable), near=serializable)
         names = ("id", "name", "peer_address", "client_address", "leader", "learner")
         return [dict(zip(names, row, strict=True)) for row in rows]
 

@@ -67,6 +67,7 @@ READS: dict[str, Callable[[Read, Machine, Leasing], list[Any] | None]] = {
     "range": lambda read, machine, _: range_result(machine, read.arguments),
     "txn": lambda read, machine, _: machine.apply(read.arguments)[0],  # it writes nothing
     "revision": lambda read, machine, _: [machine.revision],
+    "members": lambda read, _, __: read.arguments[0](),
     "lease_keep_alive": _keep_alive,
     "lease_time_to_live": _time_to_live,
     "leases": _leases,

@@ -121,7 +121,7 @@ class Sessions:
             "watch_cancel": service.watch_cancel,
             "watch_progress": service.watch_progress,
             "status": lambda session, rid, _: session.reply(rid, [service.status()]),
-            "members": lambda session, rid, _: session.reply(rid, service.members()),
+            "members": self._members,
             "move_leader": self._move_leader,
             "member_add": self._change_membership,
             "member_remove": self._change_membership,
@@ -276,6 +276,19 @@ class Sessions:
         if not _are_integers(message[2:]) or len(message) != 3:
             raise InvalidRequest("move_leader has one argument, a member id")
         self._service.move_leader(session, request_id, message[2])
+
+    def _members(self, session: Session, request_id: int, message: list[Any]) -> None:
+        if len(message) != 3 or type(message[2]) is not bool:
+            raise InvalidRequest("members has one argument: whether it is to be linearizable")
+        if not message[2]:
+            session.reply(request_id, self._service.members())
+            return
+        refusal = self._service.refusal()
+        if refusal is not None:
+            raise refusal
+        inbox = self._service.inbox
+        inbox.reads.append(Read(session, request_id, "members", [self._service.members]))
+        inbox.wake()
 
     def _hash(self, session: Session, request_id: int, message: list[Any]) -> None:
         if not _are_integers(message[2:]) or len(message) != 3:

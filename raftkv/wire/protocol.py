@@ -26,7 +26,7 @@ unique among its requests in flight; any number may be in flight, and replies co
 | `hash` | revision or 0 | `[revision, compacted revision, checksum]` of this member's own state |
 | `snapshot_open` | | `[revision]`: a backup of this member's state now, one a connection |
 | `snapshot_read` | | `[bytes]`: its next piece, empty at the end |
-| `members` | | `[[id, name, peer address, client address, is leader, is learner] ...]` |
+| `members` | linearizable? | `[[id, name, peer address, client address, leads, learns] ...]` |
 | `move_leader` | member id | `[]` |
 | `member_add` | id, name, peer address, promote | `[revision]`; a learner, to be a voter if so |
 | `member_remove` | id | `[revision]` |

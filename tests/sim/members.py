@@ -28,7 +28,7 @@ from raftkv.raft.node import RaftNode
 from raftkv.server import Server, ServerConfig, open_server
 from tests.checkers.agreement import Agreement
 
-__all__ = ["CLIENT_PORT", "Members", "cluster", "observed"]
+__all__ = ["CLIENT_PORT", "PEER_PORT", "Members", "cluster", "observed"]
 
 CLIENT_PORT = 2379
 PEER_PORT = 2380
@@ -41,6 +41,8 @@ class Members:
     world: World
     configs: dict[str, ServerConfig]
     running: dict[str, Server] = attrs.field(factory=dict)
+    exits: tuple[type[Exception], ...] = (StorageFailed,)
+    """What ends a member's process as it should."""
 
     @property
     def names(self) -> list[str]:
@@ -51,12 +53,20 @@ class Members:
         return [Address(name, CLIENT_PORT) for name in self.configs]
 
     def start(self) -> None:
-        for name, config in self.configs.items():
-            host = self.world.host(name)
-            # A disk that fails ends the process, as it should; a machine's address is in use
-            # never. Everything else that gets out is a bug and ends the run.
-            host.exit_on = (StorageFailed,)
-            host.start(self._serve, host, config)
+        for name in self.configs:
+            self._start(name)
+
+    def add(self, name: str, config: ServerConfig) -> None:
+        """Start one more."""
+        self.configs[name] = config
+        self._start(name)
+
+    def _start(self, name: str) -> None:
+        host = self.world.host(name)
+        # A disk that fails ends the process, as it should; a machine's address is in use never.
+        # Everything else that gets out is a bug and ends the run.
+        host.exit_on = self.exits
+        host.start(self._serve, host, self.configs[name])
 
     async def _serve(self, host: SimHost, config: ServerConfig) -> None:
         async with open_server(config, host) as server:
@@ -77,8 +87,11 @@ class Members:
         return max(leaders)[1] if leaders else None
 
     @staticmethod
-    def draw(world: World, rng: random.Random, count: int) -> Members:
-        """So many members, with timings and snapshot intervals of their own."""
+    def draw(
+        world: World, rng: random.Random, count: int, *, peers_always: bool = False
+    ) -> Members:
+        """So many members, with timings and snapshot intervals of their own; `peers_always`: also
+        a single one listens for peers."""
         ids = range(1, count + 1)
         peers = {id_: Address(f"m{id_}", PEER_PORT) for id_ in ids}
         snapshot_entries = rng.choice((15, 40, 100, 1000))
@@ -95,7 +108,7 @@ class Members:
                 data_dir="data",
                 client_address=Address(f"m{id_}", CLIENT_PORT),
                 peer_address=Address(f"m{id_}", PEER_PORT),
-                peers=peers if count > 1 else {},
+                peers=peers if count > 1 or peers_always else {},
                 tick_seconds=0.1 * rng.uniform(0.9, 1.1),
                 campaign_at_start=id_ == 1,
                 **common,
