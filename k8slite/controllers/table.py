@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from k8slite.controllers.autoscale import run_autoscale_controller
 from k8slite.controllers.context import Controller
 from k8slite.controllers.cronjob import run_cronjob_controller
 from k8slite.controllers.daemonset import run_daemonset_controller
@@ -43,6 +44,7 @@ CONTROLLERS: Final[dict[str, Controller]] = {
     "job-controller": run_job_controller,
     "cronjob-controller": run_cronjob_controller,
     "ttl-after-finished-controller": run_ttl_after_finished_controller,
+    "horizontal-pod-autoscaler-controller": run_autoscale_controller,
     "persistentvolume-binder-controller": run_volume_binder,
     "persistentvolumeclaim-protection-controller": run_claim_protection,
     "persistentvolume-protection-controller": run_volume_protection,

@@ -95,7 +95,8 @@ class FakeApi:
         resource_version: str | None = None,
     ) -> Obj:
         await self._enter("get", kind, make_key(namespace, name))
-        return copy(self._find(kind, name, namespace))
+        found = copy(self._find(kind, name, namespace))
+        return _scale(found) if subresource == "scale" else found
 
     async def list(
         self,
@@ -152,6 +153,9 @@ class FakeApi:
             raise conflict(kind, name(obj))
         if subresource == "status":
             new = {**copy(old), "status": copy(obj.get("status", {}))}
+        elif subresource == "scale":
+            spec = {**copy(old["spec"]), "replicas": obj["spec"]["replicas"]}
+            new = {**copy(old), "spec": spec}
         elif subresource == "finalize":
             new = {**copy(old), "spec": copy(obj.get("spec", {}))}
         else:
@@ -381,6 +385,17 @@ class _EndsQuietly:
 
     async def __anext__(self) -> tuple[str, Obj]:
         return await self._receive.receive()
+
+
+def _scale(obj: Obj) -> Obj:
+    selector = obj["spec"].get("selector", {}).get("matchLabels", {})
+    text = ",".join(f"{label}={value}" for label, value in selector.items())
+    replicas = obj.get("status", {}).get("replicas", 0)
+    return {
+        "metadata": obj["metadata"],
+        "spec": {"replicas": obj["spec"].get("replicas", 1)},
+        "status": {"replicas": replicas, "selector": text},
+    }
 
 
 def _without_version(obj: Obj) -> Obj:
