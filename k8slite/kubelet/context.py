@@ -14,7 +14,7 @@ from k8slite.kubelet.config import KubeletConfig
 from k8slite.kubelet.fields import NodeFacts
 from k8slite.kubelet.node import Machine
 from k8slite.kubelet.paths import Paths
-from k8slite.kubelet.pods import find_container, init_containers
+from k8slite.kubelet.pods import ephemeral_containers, find_container, init_containers
 from k8slite.kubelet.runtime.interface import PodNetwork, Runtime
 from k8slite.kubelet.status_manager import StatusManager
 from raftkv.host import Host
@@ -50,6 +50,8 @@ class Context:
         if container and find_container(pod, container) is not None:
             inits = [c["name"] for c in init_containers(pod)]
             field = "initContainers" if container in inits else "containers"
+            if container in [c["name"] for c in ephemeral_containers(pod)]:
+                field = "ephemeralContainers"
             path = f"spec.{field}{{{container}}}"
         whole = {"apiVersion": "v1", "kind": "Pod", **pod}
         self.recorder.event(whole, kind, reason, message, field_path=path)

@@ -16,6 +16,7 @@ from k8slite.kubelet.backoff import Backoff
 from k8slite.kubelet.pods import (
     Observed,
     containers,
+    ephemeral_containers,
     full_name,
     init_containers,
     is_sidecar,
@@ -149,6 +150,7 @@ def plan(
         _plan_sandbox(draft)
     else:
         _plan_leftovers(draft)
+        _plan_ephemeral(draft)
         if _plan_init(draft):
             for container in containers(pod):
                 _plan_container(draft, container, restart_policy(pod, container))
@@ -208,6 +210,16 @@ def _plan_leftovers(draft: _Draft) -> None:
             draft.actions.append(RemoveSandbox(old.id))
         elif old.ready:
             draft.actions.append(StopSandbox(old.id))
+
+
+def _plan_ephemeral(draft: _Draft) -> None:
+    """Each is started once, whatever the others do, and never again."""
+    for container in ephemeral_containers(draft.pod):
+        status = draft.observed.latest(container["name"])
+        if status is None:
+            _start(draft, container, None)
+        elif status.state is ContainerState.CREATED:
+            _replace_created(draft, container, status)
 
 
 def _plan_init(draft: _Draft) -> bool:

@@ -51,9 +51,15 @@ def init_containers(pod: Obj) -> list[Obj]:
     return pod["spec"].get("initContainers") or []
 
 
+def ephemeral_containers(pod: Obj) -> list[Obj]:
+    """Those that somebody has added to a running pod, to look around in it."""
+    return pod["spec"].get("ephemeralContainers") or []
+
+
 def all_containers(pod: Obj) -> Iterator[Obj]:
     yield from init_containers(pod)
     yield from containers(pod)
+    yield from ephemeral_containers(pod)
 
 
 def find_container(pod: Obj, name: str) -> Obj | None:

@@ -18,11 +18,12 @@ from k8slite.kubelet.hooks import run_hook
 from k8slite.kubelet.images.reference import InvalidReference, parse_reference
 from k8slite.kubelet.objects import fetch
 from k8slite.kubelet.pod_volumes import PodVolumes
-from k8slite.kubelet.pods import init_containers, spec_hash
+from k8slite.kubelet.pods import Observed, init_containers, spec_hash
 from k8slite.kubelet.resources import resources_of, security_of
 from k8slite.kubelet.runtime.interface import (
     ConfigFailure,
     ContainerConfig,
+    ContainerState,
     Mount,
     RuntimeFailure,
     SandboxStatus,
@@ -155,7 +156,19 @@ class Starter:
             stdin=bool(container.get("stdin")),
             stdin_once=bool(container.get("stdinOnce")),
             tty=bool(container.get("tty")),
+            target_id=await self._target(pod, container),
         )
+
+    async def _target(self, pod: Obj, container: Obj) -> str:
+        """The container that an ephemeral one looks into. Raises ConfigFailure."""
+        name = container.get("targetContainerName")
+        if not name:
+            return ""
+        found = await self.context.runtime.list_containers(pod["metadata"]["uid"])
+        status = Observed(containers=tuple(found)).latest(name)
+        if status is None or status.state is not ContainerState.RUNNING:
+            raise ConfigFailure(f"unable to find target container {name}: it does not run")
+        return status.id
 
     async def _post_start(self, pod: Obj, container: Obj, container_id: str, ip: str) -> None:
         hook = (container.get("lifecycle") or {}).get("postStart")

@@ -17,6 +17,7 @@ from k8slite.kubelet.plan import Waiting
 from k8slite.kubelet.pods import (
     Observed,
     containers,
+    ephemeral_containers,
     init_containers,
     is_sidecar,
     restart_policy,
@@ -33,6 +34,7 @@ OWN_CONDITIONS = (
 OWN_FIELDS = (
     "conditions",
     "containerStatuses",
+    "ephemeralContainerStatuses",
     "hostIP",
     "hostIPs",
     "initContainerStatuses",
@@ -86,6 +88,12 @@ def make_status(pod: Obj, observed: Observed, facts: Facts) -> Obj:
     if inits:
         status["initContainerStatuses"] = inits
     status["containerStatuses"] = mains
+    added = [
+        {**_container_status(pod, c, observed, facts, first, init=True), "ready": False}
+        for c in ephemeral_containers(pod)
+    ]
+    if added:
+        status["ephemeralContainerStatuses"] = added
     status["hostIP"] = facts.host_ip
     status["hostIPs"] = [{"ip": facts.host_ip}]
     address = _address(pod, observed, facts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 import trio
 
 from k8slite.apiserver import Apiserver
+from k8slite.streaming.bytes import ByteStream
+from k8slite.streaming.websocket import WebSocket
 from tests.apiserver.support import (
     ADMIN,
     ALICE,
@@ -159,6 +162,43 @@ async def test_what_the_apiserver_refuses_itself(path: str, status: int, words: 
         async with dialled(server, path, V5) as (_, answer):
             assert answer.status == status
             assert words in orjson.loads(answer.body)["message"]
+
+
+async def test_logs_by_websocket() -> None:
+    """As Kubernetes' conformance tests read them."""
+    async with world() as (server, backend, _):
+        backend.answer = (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"4\r\none\n\r\n4\r\ntwo\n\r\n0\r\n\r\n"
+        )
+        path = f"{PODS}/p/log?follow=true"
+        for protocol in ("binary.k8s.io", "base64.binary.k8s.io", ""):
+            headers = websocket_headers(protocol) if protocol else websocket_headers()
+            async with dialled(server, path, headers) as (stream, answer):
+                assert answer.status == 101
+                websocket = WebSocket(ByteStream.over(stream, answer.early), client=True)
+                received = b""
+                while (piece := await websocket.receive()) is not None:
+                    received += piece.data
+                if protocol.startswith("base64"):
+                    received = base64.b64decode(received)
+                assert received == b"one\ntwo\n"
+        async with dialled(server, path, websocket_headers("nonsense")) as (_, answer):
+            assert answer.status == 403
+
+
+async def test_tokens_in_subprotocols_stay_with_the_apiserver() -> None:
+    token = base64.urlsafe_b64encode(ADMIN.encode()).rstrip(b"=").decode()
+    hidden = f"base64url.bearer.authorization.k8s.io.{token}"
+    async with world() as (server, backend, _):
+        backend.answer = SWITCH
+        for protocols, passed in (((hidden, "v4.channel.k8s.io"), True), ((hidden,), False)):
+            path = f"{PODS}/p/exec?command=ls&stdout=1"
+            async with dialled(server, path, websocket_headers(*protocols), token="") as dialog:
+                assert dialog[1].status == 101
+            head = backend.heads.pop()
+            assert token not in head
+            assert ("sec-websocket-protocol: v4.channel.k8s.io\r\n" in head) is passed
 
 
 async def test_what_the_kubelet_refuses_is_passed_on() -> None:

@@ -178,6 +178,14 @@ def test_a_started_sidecar_lets_the_others_begin_and_is_restarted() -> None:
     assert actions(SIDE, later) == [StartContainer("s", 1)]
 
 
+def test_ephemeral_containers_start_once_beside_whatever_else() -> None:
+    added = pod(initContainers=[container("i")], ephemeralContainers=[container("e")])
+    begun = actions(added, observe(running("i")))
+    assert begun == [StartContainer("e", 0)]
+    assert actions(added, observe(running("i"), exited("e"))) == []
+    assert actions(added, observe(running("i"), running("e"))) == []
+
+
 def test_probes_kill() -> None:
     for health, word in (
         (Health(failed_liveness=frozenset({"c0"})), "liveness"),

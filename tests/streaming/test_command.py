@@ -6,10 +6,13 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
 
 from k8slite.streaming.bytes import ByteStream, HangUp
 from k8slite.streaming.command import Command, Wants, negotiate, serve_command
@@ -291,6 +294,42 @@ async def test_nonsense_ends_the_command(data: bytes, autojump_clock: object) ->
     async with served(websocket_headers("v5.channel.k8s.io"), ALL, body) as stream:
         await stream.send_all(data)
         await body.event.wait()
+
+
+@given(st.sampled_from(WEBSOCKETS[:5]), st.lists(st.binary(max_size=200), max_size=8), st.data())
+def test_any_bytes_are_borne(protocol: str, pieces: list[bytes], draw: Any) -> None:
+    """Frames that are none, messages that are none: the command runs on or is ended, no more."""
+    framed = draw.draw(st.booleans())
+
+    async def body(command: Command) -> None:
+        while await command.read_stdin():
+            pass
+        await command.next_size()
+
+    async def main() -> None:
+        async with served(websocket_headers(protocol), TTY, body) as stream:
+            client = Channels(stream)
+            with contextlib.suppress(HangUp, trio.BrokenResourceError):
+                for piece in pieces:
+                    if framed:
+                        await client.websocket.send(piece)
+                    else:
+                        await stream.send_all(piece)
+                await trio.testing.wait_all_tasks_blocked()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@given(st.lists(st.binary(max_size=200), max_size=8))
+def test_any_bytes_are_borne_by_spdy(pieces: list[bytes]) -> None:
+    async def main() -> None:
+        async with served(spdy_headers("v4.channel.k8s.io"), ALL, Ended()) as stream:
+            with contextlib.suppress(trio.BrokenResourceError):
+                for piece in pieces:
+                    await stream.send_all(piece)
+                await trio.testing.wait_all_tasks_blocked()
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 async def test_messages_that_must_be_whole_are_bounded(autojump_clock: object) -> None:

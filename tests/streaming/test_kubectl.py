@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from pathlib import Path
 
@@ -95,6 +96,33 @@ async def test_copy(kind: str, tmp_path: Path) -> None:
         done = await lab.kubectl("cp", f"p:{inside}/below", str(target))
         assert done.code == 0, done
         assert (target / "data").read_bytes() == DATA
+
+
+@BOTH
+async def test_debug(kind: str, tmp_path: Path) -> None:
+    async with open_lab(kind, tmp_path) as lab:
+        await lab.run_pod("p", "sleep 1000 & wait")
+        script = "read x; echo got $x; tr '\\0' ' ' < /proc/1/cmdline; echo"
+        words = (
+            "debug",
+            "p",
+            "--image=busybox",
+            "--target=c",
+            "-i",
+            "--quiet",
+            "--profile=general",
+        )
+        done = await lab.kubectl(*words, "--", "sh", "-c", script, stdin=b"typed\n")
+        assert done.code == 0, done
+        assert "got typed\n" in done.out
+        if kind == "oci":
+            assert "sh -c sleep 1000 & wait" in done.out  # the target's first process
+        shown = await lab.kubectl("get", "pod", "p", "-o", "json")
+        (status,) = json.loads(shown.out)["status"]["ephemeralContainerStatuses"]
+        assert status["image"] == "busybox"
+        done = await lab.kubectl("debug", "p", "--image=busybox", "--target=x", "--", "true")
+        assert done.code == 1
+        assert 'targetContainerName: Not found: "x"' in done.err
 
 
 def free_port() -> int:

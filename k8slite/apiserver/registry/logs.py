@@ -7,12 +7,14 @@ from urllib.parse import urlencode
 from k8slite.api.meta import Obj
 from k8slite.api.status import ApiError, bad_request
 from k8slite.apiserver.call import Call
-from k8slite.apiserver.http.message import Response, StreamResponse
+from k8slite.apiserver.http.message import Response, StreamResponse, UpgradeResponse
 from k8slite.apiserver.registry.reads import find
 from k8slite.apiserver.streaming.backend import unreachable
 from k8slite.apiserver.streaming.kubelets import kubelet_address, open_kubelet
+from k8slite.apiserver.streaming.log_socket import choose, log_socket
 from k8slite.apiserver.streaming.passing import copying
 from k8slite.streaming.bytes import BROKEN
+from k8slite.streaming.upgrade import is_websocket
 
 __all__ = ["pod_log"]
 
@@ -29,7 +31,7 @@ _PASSED_ON = (
 )
 
 
-async def pod_log(call: Call) -> Response | StreamResponse:
+async def pod_log(call: Call) -> Response | StreamResponse | UpgradeResponse:
     """GET pods/NAME/log"""
     entry = await find(call)
     pod = entry.parsed()
@@ -37,6 +39,8 @@ async def pod_log(call: Call) -> Response | StreamResponse:
     node = (pod.get("spec") or {}).get("nodeName", "")
     if not node:
         return Response(200, b"", b"text/plain")
+    headers = call.request.headers
+    agreed = choose(headers) if is_websocket(headers) else None
     address = kubelet_address(call, node)
     given = {name: call.param(name) for name in _PASSED_ON if call.param(name)}
     name = pod["metadata"]["name"]
@@ -54,6 +58,8 @@ async def pod_log(call: Call) -> Response | StreamResponse:
     except BaseException:
         await backend.aclose()
         raise
+    if agreed is not None:
+        return log_socket(backend, *agreed)
     return StreamResponse(200, copying(backend), b"text/plain", abandon=backend.aclose)
 
 

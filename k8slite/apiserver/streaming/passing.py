@@ -15,6 +15,7 @@ from k8slite.streaming.bytes import BROKEN, ByteStream, relay
 
 __all__ = ["HOP_BY_HOP", "copying", "pass_on", "upgrade_headers"]
 
+TOKEN_PROTOCOL = b"base64url.bearer.authorization.k8s.io."
 BODILESS = frozenset((204, 304))
 HOP_BY_HOP = frozenset(
     (
@@ -37,9 +38,22 @@ def upgrade_headers(headers: Mapping[bytes, bytes]) -> list[Header]:
     """What a back end must be told so that it leaves HTTP as the client wants."""
     passed: list[Header] = [(b"Connection", b"Upgrade")]
     for name, value in headers.items():
-        if name.startswith(b"sec-websocket-") or name in (b"upgrade", b"x-stream-protocol-version"):
+        if name == b"sec-websocket-protocol":
+            value = _without_token(value)
+            if value:
+                passed.append((name, value))
+        elif name.startswith(b"sec-websocket-") or name in (
+            b"upgrade",
+            b"x-stream-protocol-version",
+        ):
             passed.append((name, value))
     return passed
+
+
+def _without_token(protocols: bytes) -> bytes:
+    """Browsers can authenticate by a subprotocol only, which is for the apiserver alone."""
+    words = [word.strip() for word in protocols.split(b",")]
+    return b", ".join(word for word in words if not word.startswith(TOKEN_PROTOCOL))
 
 
 async def pass_on(

@@ -139,6 +139,7 @@ def make_bundle(
     identity: Identity,
     namespaces_pid: int,
     host_pid: bool,
+    pid_namespace: str = "",
     cgroup: str,
     oom_score_adj_min: int,
 ) -> dict[str, Any]:
@@ -150,7 +151,11 @@ def make_bundle(
     namespaces: list[dict[str, str]] = [
         {"type": kind, "path": f"/proc/{namespaces_pid}/ns/{file}"} for kind, file in joined.items()
     ]
-    namespaces += [{"type": "mount"}] + ([] if host_pid else [{"type": "pid"}])
+    namespaces.append({"type": "mount"})
+    if pid_namespace:
+        namespaces.append({"type": "pid", "path": pid_namespace})
+    elif not host_pid:
+        namespaces.append({"type": "pid"})
     access = "rw" if security.privileged else "ro"
     mounts = [
         *SYSTEM_MOUNTS,

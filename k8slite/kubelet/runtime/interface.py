@@ -128,6 +128,8 @@ class ContainerConfig:
     stdin: bool = False
     stdin_once: bool = False
     tty: bool = False
+    target_id: str = ""
+    """A container whose processes this one is to see."""
 
 
 @attrs.frozen

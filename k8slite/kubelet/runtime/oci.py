@@ -92,6 +92,7 @@ class OciBackend:
             identity=identity_of(config.security, image.config.user, image.layers),
             namespaces_pid=sandbox.pid,
             host_pid=sandbox.config.host_pid,
+            pid_namespace=_pid_namespace(directory, config),
             cgroup=group,
             oom_score_adj_min=self._oom_score_adj_min,
         )
@@ -162,6 +163,16 @@ class OciBackend:
 
     def forget_pod(self, pod_uid: str) -> None:
         cgroups.remove_groups(f"{self._parent}/pod{pod_uid}")
+
+
+def _pid_namespace(directory: Path, config: ContainerConfig) -> str:
+    """Of the container that this one is to look into; "" for one of its own."""
+    if not config.target_id:
+        return ""
+    state = read_json(directory.parent / config.target_id / "state.json")
+    if state is None:
+        raise RuntimeFailure(f"container {config.name}: its target has not started")
+    return f"/proc/{state['pid']}/ns/pid"
 
 
 def _escape(path: Path) -> str:

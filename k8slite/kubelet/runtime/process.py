@@ -87,6 +87,8 @@ class ProcessBackend:
             notes.append(
                 f"volumes are linked below $K8SLITE_ROOT, not mounted: {', '.join(mounted)}"
             )
+        if config.target_id:
+            notes.append("the target's processes are seen as all of the machine's are")
         security = config.security
         if security.user not in (None, os.geteuid()):
             notes.append(f"runAsUser {security.user} is ignored: processes run as {os.geteuid()}")
