@@ -2,8 +2,8 @@
 
 A `CustomKind` is one served version of a CustomResourceDefinition. The walk over an object is the
 same three times: what the schema does not know is pruned, what is missing is defaulted, what is
-left is checked, with the messages of kube-apiserver's go-openapi validator. Rules in CEL
-(x-kubernetes-validations) are not evaluated.
+left is checked, with the messages of kube-apiserver's go-openapi validator; then by its rules in
+CEL (`cel/rules.py`). Patterns are RE2's, so that none can run away.
 """
 
 from __future__ import annotations
@@ -13,17 +13,21 @@ import binascii
 import ipaddress
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any
 
 from attrs import frozen
 
 from k8slite.api import meta
+from k8slite.api.cel.program import matches
+from k8slite.api.cel.rules import check_rules, has_rules
 from k8slite.api.kinds import Column, Kind, Subresource
 from k8slite.api.meta import Obj, copy
+from k8slite.api.ratcheting import that_are_new
 from k8slite.api.schema import get_type
 from k8slite.api.status import (
+    REQUIRED,
     TOO_LONG,
+    TOO_MANY,
     TYPE_INVALID,
     FieldError,
     duplicate,
@@ -47,6 +51,7 @@ class CustomKind:
     printer_columns: tuple[Obj, ...]
     scale: Obj | None
     deprecation_warning: str
+    has_rules: bool
 
 
 def custom_kinds(definition: Obj) -> Iterator[CustomKind]:
@@ -72,14 +77,16 @@ def custom_kinds(definition: Obj) -> Iterator[CustomKind]:
             columns=(Column("Name", "string", "name", 0), Column("Age", "date", "", 0)),
             list_kind=names.get("listKind", names["kind"] + "List"),
         )
+        schema = (version.get("schema") or {}).get("openAPIV3Schema") or {}
         yield CustomKind(
             kind=kind,
-            schema=(version.get("schema") or {}).get("openAPIV3Schema") or {},
+            schema=schema,
             storage=bool(version.get("storage")),
             printer_columns=tuple(version.get("additionalPrinterColumns") or ())
             or ({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},),
             scale=subresources.get("scale"),
             deprecation_warning=_deprecation(version, group, names["kind"]),
+            has_rules=has_rules(schema),
         )
 
 
@@ -185,6 +192,27 @@ def apply_schema_defaults(schema: Obj, value: Any) -> None:
                 apply_schema_defaults(extra, item)
 
 
+_BLOCKING = (REQUIRED, TOO_LONG, TOO_MANY, TYPE_INVALID)
+_NOT_CHECKED = (
+    "some validation rules were not checked because the object was invalid; correct the existing "
+    "errors to complete validation"
+)
+
+
+def validate_custom(custom: CustomKind, new: Obj, old: Obj | None = None) -> list[FieldError]:
+    """Errors of a custom resource: its structure, then its rules. What an update leaves as it was
+    is not held against it, although the schema has become stricter.
+    """
+    errors = validate_schema(custom.schema, new)
+    if errors and old is not None:
+        errors = that_are_new(custom.schema, errors, new, old)
+    if not custom.has_rules:
+        return errors
+    if any(error.type in _BLOCKING for error in errors):
+        return [*errors, invalid_value("<nil>", None, _NOT_CHECKED)]
+    return [*errors, *check_rules(custom.schema, new, old)]
+
+
 def validate_schema(schema: Obj, o: Obj) -> list[FieldError]:
     """Errors of a whole custom resource (its metadata is checked elsewhere)."""
     errors: list[FieldError] = []
@@ -258,20 +286,12 @@ def _validate_string(schema: Obj, value: str, path: str, errors: list[FieldError
         detail = f"{path} in body should be at least {shortest} chars long"
         errors.append(invalid_value(path, value, detail))
     pattern = schema.get("pattern")
-    if pattern is not None and not _pattern(pattern).search(value):
+    if pattern is not None and not matches(pattern, value):
         errors.append(invalid_value(path, value, f"{path} in body should match '{pattern}'"))
     check = _FORMATS.get(schema.get("format", ""))
     if check is not None and not check(value):
         detail = f'{path} in body must be of type {schema["format"]}: "{value}"'
         errors.append(invalid_value(path, value, detail))
-
-
-@lru_cache(maxsize=512)
-def _pattern(text: str) -> re.Pattern[str]:
-    try:
-        return re.compile(text.replace(r"\z", r"\Z"), re.ASCII)
-    except re.error:
-        return re.compile("")  # a pattern of Go's that Python has no word for refuses nothing
 
 
 def _is_date_time(text: str) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from k8slite.api import names
+from k8slite.api.cel.rules import validate_rules
 from k8slite.api.meta import Obj
 from k8slite.api.status import (
     NULL,
@@ -80,6 +81,7 @@ def _versions(versions: list[Obj], errors: Errors) -> None:
         else:
             schema = version["schema"]["openAPIV3Schema"]
             _structural(schema, f"{at}.schema.openAPIV3Schema", errors, root=True)
+            errors += validate_rules(schema, f"{at}.schema.openAPIV3Schema")
         for j, column in enumerate(version.get("additionalPrinterColumns") or ()):
             _printer_column(column, f"spec.additionalPrinterColumns[{j}]", errors)
     if sum(bool(v.get("storage")) for v in versions) != 1:

@@ -75,7 +75,7 @@ def _success_policy(policy: Obj, path: str, errors: Errors) -> None:
         if indexes is None and rule.get("succeededCount") is None:
             detail = "at least one of succeededCount or succeededIndexes must be specified"
             errors.append(required(at, detail))
-        for part in (indexes or "").split(",") if indexes is not None else ():
+        for part in indexes.split(",") if indexes else ():
             bad = next((n for n in part.split("-") if not n.isdigit()), None)
             if bad is not None:
                 detail = (

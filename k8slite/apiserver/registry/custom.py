@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from k8slite.api.custom import CustomKind, apply_schema_defaults, prune, validate_schema
+from k8slite.api.custom import CustomKind, apply_schema_defaults, prune, validate_custom
 from k8slite.api.meta import Obj
 from k8slite.api.status import FieldError, bad_request, resource_not_found
 from k8slite.api.validation.objectmeta import validate_meta_update, validate_object_meta
@@ -58,12 +58,10 @@ class CustomStrategy(Strategy):
                 _take(new, old, key)
 
     def validate_create(self, call: Call, obj: Obj) -> list[FieldError]:
-        schema = _definition(call).schema
-        return [*validate_object_meta(call.kind, obj), *validate_schema(schema, obj)]
+        return [*validate_object_meta(call.kind, obj), *validate_custom(_definition(call), obj)]
 
     def validate_update(self, call: Call, new: Obj, old: Obj) -> list[FieldError]:
-        schema = _definition(call).schema
-        return [*validate_meta_update(new, old), *validate_schema(schema, new)]
+        return [*validate_meta_update(new, old), *validate_custom(_definition(call), new, old)]
 
     def validate_status(self, call: Call, new: Obj, old: Obj) -> list[FieldError]:
         return self.validate_update(call, new, old)
