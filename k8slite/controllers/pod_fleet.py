@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from k8slite.api.kinds import PODS, Kind
+from k8slite.api.kinds import PODS, REPLICATION_CONTROLLERS, Kind
 from k8slite.api.meta import Obj, deleting, key, labels, name, namespace, uid
-from k8slite.api.selectors import from_object
+from k8slite.api.selectors import LabelSelector, from_map, from_object
 from k8slite.api.status import ApiError
 from k8slite.client.errors import ClientError
 from k8slite.client.events import EventRecorder
@@ -29,7 +29,13 @@ from k8slite.controllers.ownership import (
 )
 from k8slite.controllers.pods import is_terminal
 
-__all__ = ["PodFleet"]
+__all__ = ["PodFleet", "selector_of"]
+
+
+def selector_of(kind: Kind, owner: Obj) -> LabelSelector:
+    """Which pods the owner claims; a ReplicationController's selector is a plain map."""
+    selector = owner["spec"].get("selector")
+    return from_map(selector) if kind is REPLICATION_CONTROLLERS else from_object(selector)
 
 
 class PodFleet:
@@ -70,7 +76,7 @@ class PodFleet:
 
         Finished pods are left out unless asked for.
         """
-        selector = from_object(owner["spec"].get("selector"))
+        selector = selector_of(self._kind, owner)
         observed = await self._observe(where, owner)
         claims = claim(owner, selector, [p for p in observed if finished or not is_terminal(p)])
         if claims.adopt:
@@ -148,6 +154,6 @@ class PodFleet:
 
     def _enqueue_candidates(self, orphan: Obj) -> None:
         for owner in self.owners.list():
-            selector = from_object(owner["spec"].get("selector"))
+            selector = selector_of(self._kind, owner)
             if namespace(owner) == namespace(orphan) and selector.matches(labels(orphan)):
                 self.queue.add(key(owner))

@@ -1,4 +1,4 @@
-"""ReplicaSets: as many pods of a template as were asked for.
+"""ReplicaSets, and ReplicationControllers: as many pods of a template as were asked for.
 
 `plan` and `status_of` are pure. The loop creates and deletes pods through a `PodFleet` and writes
 the status; a pod that could not be made is told there too.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from k8slite.api.kinds import PODS, REPLICA_SETS
+from k8slite.api.kinds import PODS, REPLICA_SETS, REPLICATION_CONTROLLERS, Kind
 from k8slite.api.meta import (
     Obj,
     copy,
@@ -37,7 +37,14 @@ from k8slite.controllers.pods import (
     pod_from_template,
 )
 
-__all__ = ["BURST_REPLICAS", "Plan", "plan", "run_replicaset_controller", "status_of"]
+__all__ = [
+    "BURST_REPLICAS",
+    "Plan",
+    "plan",
+    "run_replicaset_controller",
+    "run_replication_controller",
+    "status_of",
+]
 
 BURST_REPLICAS = 500
 """Pods created or deleted in one pass; the next pass goes on."""
@@ -51,7 +58,13 @@ class Plan(NamedTuple):
     again: float | None
 
 
-def plan(replica_set: Obj, pods: Sequence[Obj], related: Sequence[Obj], now: float) -> Plan:
+def plan(
+    replica_set: Obj,
+    pods: Sequence[Obj],
+    related: Sequence[Obj],
+    now: float,
+    kind: Kind = REPLICA_SETS,
+) -> Plan:
     """What makes the number of active pods right.
 
     `pods` are those the set owns, `related` all of its siblings' too; `now` is wall clock.
@@ -62,7 +75,7 @@ def plan(replica_set: Obj, pods: Sequence[Obj], related: Sequence[Obj], now: flo
     if not deleting(replica_set):
         missing = min(wanted - len(active), BURST_REPLICAS)
         if missing > 0:
-            pod = pod_from_template(replica_set["spec"]["template"], REPLICA_SETS, replica_set)
+            pod = pod_from_template(replica_set["spec"]["template"], kind, replica_set)
             actions = [Create(PODS, pod)] * missing
         elif missing < 0:
             surplus = min(-missing, BURST_REPLICAS)
@@ -113,8 +126,17 @@ def _waits(replica_set: Obj, active: Sequence[Obj], now: float) -> list[float]:
 
 async def run_replicaset_controller(context: Context) -> None:
     """Run until cancelled."""
-    recorder = context.recorder("replicaset-controller")
-    fleet = PodFleet(context, REPLICA_SETS, recorder)
+    await _run(context, REPLICA_SETS, "replicaset-controller")
+
+
+async def run_replication_controller(context: Context) -> None:
+    """Run until cancelled."""
+    await _run(context, REPLICATION_CONTROLLERS, "replication-controller")
+
+
+async def _run(context: Context, kind: Kind, component: str) -> None:
+    recorder = context.recorder(component)
+    fleet = PodFleet(context, kind, recorder)
 
     async def reconcile(where: str) -> float | None:
         replica_set = fleet.owners.get(where)
@@ -123,7 +145,7 @@ async def run_replicaset_controller(context: Context) -> None:
             return None
         pods = await fleet.claimed(where, replica_set)
         now = context.host.now()
-        planned = plan(replica_set, pods, _related(fleet, replica_set, pods), now)
+        planned = plan(replica_set, pods, _related(fleet, replica_set, pods), now, kind)
         failure = None
         error: ApiError | ClientError | None = None
         if planned.pods:
@@ -136,15 +158,17 @@ async def run_replicaset_controller(context: Context) -> None:
                 error = caught
             pods = fleet.refreshed(where, pods)
         status = status_of(replica_set, pods, failure, context.host.now())
+        if kind is REPLICATION_CONTROLLERS:
+            del status["terminatingReplicas"]
         if status != replica_set.get("status"):
-            update = Update(REPLICA_SETS, {**replica_set, "status": status}, "status")
+            update = Update(kind, {**replica_set, "status": status}, "status")
             await carry_out(context.api, recorder, [update])
         if error is not None:
             raise error
         return planned.again
 
     await fleet.wait_synced()
-    await run_workers("replicaset", fleet.queue, reconcile, context.workers)
+    await run_workers(component, fleet.queue, reconcile, context.workers)
 
 
 def _related(fleet: PodFleet, replica_set: Obj, pods: Sequence[Obj]) -> Sequence[Obj]:

@@ -6,6 +6,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from k8slite.controllers.autoscale import run_autoscale_controller
+from k8slite.controllers.bootstrap_tokens import run_token_cleaner
+from k8slite.controllers.certificates import (
+    run_approving_controller,
+    run_cleaning_controller,
+    run_signing_controller,
+)
+from k8slite.controllers.clusterrole_aggregation import run_clusterrole_aggregation_controller
 from k8slite.controllers.context import Controller
 from k8slite.controllers.cronjob import run_cronjob_controller
 from k8slite.controllers.daemonset import run_daemonset_controller
@@ -13,6 +20,7 @@ from k8slite.controllers.deployment import run_deployment_controller
 from k8slite.controllers.disruption import run_disruption_controller
 from k8slite.controllers.endpoints import run_endpoints_controller
 from k8slite.controllers.endpointslice import run_endpointslice_controller
+from k8slite.controllers.endpointslice_mirroring import run_endpointslice_mirroring_controller
 from k8slite.controllers.ephemeral_volume import run_ephemeral_volume_controller
 from k8slite.controllers.garbage_collector import run_garbage_collector
 from k8slite.controllers.job import run_job_controller
@@ -20,7 +28,7 @@ from k8slite.controllers.namespaces import run_namespace_controller
 from k8slite.controllers.node_lifecycle import run_node_lifecycle_controller
 from k8slite.controllers.pod_gc import run_pod_gc_controller
 from k8slite.controllers.quota import run_quota_controller
-from k8slite.controllers.replicaset import run_replicaset_controller
+from k8slite.controllers.replicaset import run_replicaset_controller, run_replication_controller
 from k8slite.controllers.root_ca import run_root_ca_controller
 from k8slite.controllers.serviceaccount import run_serviceaccount_controller
 from k8slite.controllers.statefulset import run_statefulset_controller
@@ -39,6 +47,7 @@ CONTROLLERS: Final[dict[str, Controller]] = {
     "resourcequota-controller": run_quota_controller,
     "deployment-controller": run_deployment_controller,
     "replicaset-controller": run_replicaset_controller,
+    "replicationcontroller-controller": run_replication_controller,
     "statefulset-controller": run_statefulset_controller,
     "daemonset-controller": run_daemonset_controller,
     "job-controller": run_job_controller,
@@ -53,6 +62,12 @@ CONTROLLERS: Final[dict[str, Controller]] = {
     "disruption-controller": run_disruption_controller,
     "endpoints-controller": run_endpoints_controller,
     "endpointslice-controller": run_endpointslice_controller,
+    "endpointslice-mirroring-controller": run_endpointslice_mirroring_controller,
+    "clusterrole-aggregation-controller": run_clusterrole_aggregation_controller,
+    "certificatesigningrequest-approving-controller": run_approving_controller,
+    "certificatesigningrequest-signing-controller": run_signing_controller,
+    "certificatesigningrequest-cleaner-controller": run_cleaning_controller,
+    "token-cleaner-controller": run_token_cleaner,
     "node-lifecycle-controller": run_node_lifecycle_controller,
     "taint-eviction-controller": run_taint_eviction_controller,
     "pod-garbage-collector-controller": run_pod_gc_controller,
@@ -60,7 +75,7 @@ CONTROLLERS: Final[dict[str, Controller]] = {
 }
 """In the order in which they start."""
 
-OFF_BY_DEFAULT: Final[tuple[str, ...]] = ()
+OFF_BY_DEFAULT: Final[tuple[str, ...]] = ("token-cleaner-controller",)
 """Not among "*"; they run when they are named."""
 EVERY: Final = "*"
 

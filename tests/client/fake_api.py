@@ -151,7 +151,7 @@ class FakeApi:
         version = obj["metadata"].get("resourceVersion")
         if version and version != old["metadata"]["resourceVersion"]:
             raise conflict(kind, name(obj))
-        if subresource == "status":
+        if subresource in ("status", "approval"):
             new = {**copy(old), "status": copy(obj.get("status", {}))}
         elif subresource == "scale":
             spec = {**copy(old["spec"]), "replicas": obj["spec"]["replicas"]}

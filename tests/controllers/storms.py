@@ -42,7 +42,7 @@ class Scenario:
     controllers: tuple[str, ...]
     arrange: Callable[[FakeApi], None]
     outcome: Callable[[FakeApi], Any]
-    act: Callable[[FakeApi], None] | None = None
+    act: Callable[[FakeApi], object] | None = None
     settle_seconds: float = 60.0
     pods: bool = False
     made_twice: tuple[Kind, ...] = ()

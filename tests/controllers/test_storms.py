@@ -20,11 +20,13 @@ from k8slite.api.kinds import (
     DAEMON_SETS,
     DEPLOYMENTS,
     ENDPOINT_SLICES,
+    ENDPOINTS,
     JOBS,
     NAMESPACES,
     NODES,
     PODS,
     REPLICA_SETS,
+    REPLICATION_CONTROLLERS,
     RESOURCE_QUOTAS,
     SERVICE_ACCOUNTS,
     SERVICES,
@@ -45,6 +47,7 @@ from tests.controllers.storms import STORMS, Scenario, pods_of, run_scenario
 from tests.controllers.test_cron import cron_job
 from tests.controllers.test_daemons import daemon_set
 from tests.controllers.test_jobs import job
+from tests.controllers.test_small import SUBSET, endpoints
 from tests.controllers.test_stateful import stateful_set
 from tests.controllers.test_volumes import scenario as volumes_scenario
 
@@ -147,7 +150,34 @@ def _quota(api: FakeApi) -> None:
         api.add(CONFIG_MAPS, {"metadata": meta_of(f"c{i}")})
 
 
+def _controller(api: FakeApi) -> None:
+    obj = replica_set("rc", replicas=3)
+    obj["spec"]["selector"] = {"app": "web"}
+    api.add(REPLICATION_CONTROLLERS, obj)
+    api.add(PODS, pod("orphan", node="", phase="Pending", ready=False))
+
+
+def _mirrored(api: FakeApi) -> None:
+    api.add(SERVICES, service(selector=None))
+    api.add(ENDPOINTS, endpoints(SUBSET))
+
+
 SCENARIOS = [
+    Scenario(
+        name="replicationcontroller",
+        controllers=("replicationcontroller-controller",),
+        arrange=_controller,
+        outcome=lambda api: (pods_of(api), _counts(api.read(REPLICATION_CONTROLLERS, "n/rc"))),
+    ),
+    Scenario(
+        name="mirroring",
+        controllers=("endpointslice-mirroring-controller",),
+        arrange=_mirrored,
+        act=lambda api: api.change(ENDPOINTS, "n/web", lambda o: o.update(subsets=[SUBSET] * 2)),
+        outcome=lambda api: sorted(
+            (s["addressType"], len(s["endpoints"])) for s in api.all(ENDPOINT_SLICES)
+        ),
+    ),
     Scenario(
         name="deployment",
         controllers=("deployment-controller", "replicaset-controller"),
