@@ -230,6 +230,7 @@ def _launch(
     name: str, layout: Layout, new: ClusterSpec | None
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """The supervisor. Raises CommandFailed, InvalidSpec; then nothing is left of a new one."""
+    held = None
     with contextlib.ExitStack() as undo:
         try:
             layout.claim(name)
@@ -246,7 +247,8 @@ def _launch(
         except lock.Held as error:
             raise CommandFailed(_running_already(name)) from error
         except (placing.PortTaken, OSError) as error:
-            if new is not None and layout.is_ours():
+            ours = layout.is_ours() and (held is not None or not layout.is_running())
+            if new is not None and ours:
                 with contextlib.suppress(OSError):
                     layout.delete()
                     unregister(name)
