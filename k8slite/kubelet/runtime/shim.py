@@ -281,7 +281,7 @@ class Shim:
                     self.obey(os.read(wake, 512))
                 elif attached.owns(fd):
                     attached.ready(fd, events)
-                else:
+                elif fd in streams:  # else of a client who was dropped since the poll
                     data = read_output(fd)
                     if data:
                         log.feed(streams[fd], data)
