@@ -79,9 +79,8 @@ def refresh_place(layout: Layout, spec: ClusterSpec, place: Place) -> Held:
         block = _hold_block(place.slot)
         if block is None:
             slot, block = _hold_slot(layout, others)
-            place = attrs.evolve(
-                place, slot=slot, first_port=_first_port(slot), relayed=spec.relayed
-            )
+            place = place.moved(slot, _first_port(slot))
+        undo.enter_context(block)
         place = _with_network(place, layout, spec, others)
         layout.write(spec, place)
         undo.pop_all()

@@ -171,6 +171,9 @@ class Place:
     relayed: bool = True
     bridge: str = ""
     subnet: str = ""
+    service_slot: int | None = None
+    """The slot of relayed services, where it is another: services keep the addresses that they
+    have when the cluster has to move."""
 
     def to_json(self) -> dict[str, Any]:
         return attrs.asdict(self)
@@ -209,7 +212,15 @@ class Place:
 
     @property
     def service_cidr(self) -> str:
-        return f"127.{self._octet}.0.0/17" if self.relayed else "10.96.0.0/16"
+        if not self.relayed:
+            return "10.96.0.0/16"
+        slot = self.slot if self.service_slot is None else self.service_slot
+        return f"127.{16 + slot}.0.0/17"
+
+    def moved(self, slot: int, first_port: int) -> Place:
+        """Where nobody else is."""
+        service_slot = self.slot if self.service_slot is None else self.service_slot
+        return attrs.evolve(self, slot=slot, first_port=first_port, service_slot=service_slot)
 
     @property
     def dns_address(self) -> str:

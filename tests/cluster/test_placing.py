@@ -61,6 +61,8 @@ def test_a_stopped_cluster_whose_inner_ports_were_taken_gets_others_and_keeps_it
     with listening(a.place.first_port + 5), closing(refresh_place(layout, *layout.read())) as again:
         assert again.place.slot != a.place.slot
         assert again.place.port == a.place.port
+        assert again.place.service_cidr == a.place.service_cidr
+        assert again.place.cluster_cidr != a.place.cluster_cidr
     assert layout.read()[1] == again.place
 
 

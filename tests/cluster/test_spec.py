@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 
 import pytest
 
@@ -73,7 +74,9 @@ def test_no_two_things_of_a_place_have_one_address(place: Place) -> None:
     assert len(nodes) == 100
     for node in nodes:
         assert not any(ipaddress.IPv4Address(node) in each for each in ranges)
-    assert Place.from_json(place.to_json()) == place
+    assert Place.from_json(json.loads(json.dumps(place.to_json()))) == place
+    moved = place.moved(7, 20_196).moved(9, 20_252)
+    assert (moved.service_cidr, moved.first_port) == (place.service_cidr, 20_252)
 
 
 def test_places_of_two_slots_share_no_loopback_range() -> None:
