@@ -37,6 +37,13 @@ class Running:
 
     endpoints: list[str]
     processes: list[subprocess.Popen[bytes]]
+    _commands: list[list[str]]
+    _directory: Path
+
+    def start_again(self, number: int) -> None:
+        """A member (from 0) that has ended."""
+        log = self._directory / f"m{number + 1}.log"
+        self.processes[number] = _start(self._commands[number], log)
 
     def cpu_seconds(self) -> list[float]:
         """User and system time of each member since its start."""
@@ -68,15 +75,17 @@ async def open_members(size: int, directory: Path) -> AsyncIterator[Running]:
     peers = ",".join(f"{name}=127.0.0.1:{port}" for name, port in zip(names, ports, strict=False))
     endpoints = [f"127.0.0.1:{port}" for port in ports[size:]]
     processes: list[subprocess.Popen[bytes]] = []
+    commands: list[list[str]] = []
     try:
         for name, endpoint in zip(names, endpoints, strict=True):
             command = [sys.executable, "-m", "raftkv.cli", "serve", "--name", name]
             command += ["--data-dir", str(directory / name), "--client-listen", endpoint]
             command += ["--peers", peers] if size > 1 else []
-            command += ["--campaign"] if name == "m1" else []
+            commands.append(command)
+            command = [*command, "--campaign"] if name == "m1" else command
             processes.append(_start(command, directory / f"{name}.log"))
         await _wait_listening(endpoints, processes, directory)
-        yield Running(endpoints, processes)
+        yield Running(endpoints, processes, commands, directory)
         for name, process in zip(names, processes, strict=True):
             if process.poll() is not None:
                 said = last_line((directory / f"{name}.log").read_bytes())
@@ -86,7 +95,7 @@ async def open_members(size: int, directory: Path) -> AsyncIterator[Running]:
 
 
 def _start(command: list[str], output: Path) -> subprocess.Popen[bytes]:
-    with output.open("wb") as file:
+    with output.open("ab") as file:
         return subprocess.Popen(command, stdout=file, stderr=file, env=environment())
 
 

@@ -19,10 +19,14 @@ from raftkv.raft.messages import (
 
 __all__ = [
     "become_follower",
+    "forget_leader",
     "handle_append_entries",
     "handle_heartbeat",
     "handle_install_snapshot",
 ]
+
+
+FORGET_TICKS_MAX = 3
 
 
 def become_follower(core: Core, term: int, leader: int) -> None:
@@ -33,6 +37,20 @@ def become_follower(core: Core, term: int, leader: int) -> None:
     core.leader = leader
     if leader:
         core.eager = False
+
+
+def forget_leader(core: Core) -> None:
+    """The leader is likely gone: its connection ended. Let the next one be elected soon.
+
+    Without this a dead leader keeps its lease in the voters' eyes, and they ignore candidates for
+    an election timeout. Nothing is risked: if it lives, a majority still hears it and refuses, or
+    its next word comes before the campaign. The ticks until then are drawn, so that not all
+    followers stand at once.
+    """
+    if core.role is Role.FOLLOWER and core.leader:
+        core.leader = 0
+        soon = core.election_timeout - core.rng.randint(1, FORGET_TICKS_MAX)
+        core.election_elapsed = max(core.election_elapsed, soon)
 
 
 def _heard(core: Core, leader: int) -> None:

@@ -170,6 +170,11 @@ class RaftNode:
         if core.news_held:
             core.flush_due = True
 
+    def report_gone(self, peer: int) -> None:
+        """The connection that the peer had opened has ended: if it leads, it's likely gone."""
+        if self._core.leader == peer:
+            follower.forget_leader(self._core)
+
     def report_unreachable(self, peer: int) -> None:
         """Messages to that member were lost (a connection broke): do not send ahead blindly."""
         if self._core.role is Role.LEADER:

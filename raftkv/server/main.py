@@ -266,6 +266,9 @@ class Server:
     def unreachable(self, peer: int) -> None:
         self.inbox.call(lambda: self.replica.node.report_unreachable(peer))
 
+    def gone(self, peer: int) -> None:
+        self.inbox.call(lambda: self.replica.node.report_gone(peer))
+
     def snapshot_sent(self, peer: int, ok: bool) -> None:
         self.inbox.call(lambda: self.replica.node.report_snapshot(peer, ok))
 

@@ -315,6 +315,9 @@ class Swarm:
         if member.node is not None and not member.frozen:
             member.node.tick()
             member.node.tell_commit()
+            if self.faulty and self.seed % 4 == 0 and self.rng.random() < 0.01:
+                member.node.report_gone(member.node.leader)
+                self.counters["leader forgotten"] += 1
             self.oracle.observe(id_, member.node)
             self.use(member)
             member.pump()

@@ -12,6 +12,7 @@ import pytest
 
 from raftkv.raft import Entry, HardState, NotLeader, RaftConfig, RaftNode, Restored, Role
 from raftkv.raft.core import TRANSITIONS
+from raftkv.raft.follower import FORGET_TICKS_MAX
 from raftkv.raft.messages import (
     AppendEntries,
     AppendResponse,
@@ -487,3 +488,34 @@ def test_votes_are_answered_in_every_role() -> None:
     for handlers in HANDLERS.values():
         assert RequestVote in handlers
         assert RequestPreVote in handlers
+
+
+def test_a_leader_that_is_gone_is_replaced_soon() -> None:
+    """Both followers lose its connection: neither waits for the lease or the whole timeout."""
+    cluster = Cluster()
+    cluster.elect(1)
+    cluster.settle()
+    cluster.isolate(1)
+    for id_ in (2, 3):
+        cluster.nodes[id_].report_gone(1)
+        assert cluster.nodes[id_].leader == 0
+    for _ in range(FORGET_TICKS_MAX):
+        for id_ in (2, 3):
+            cluster.tick(id_)
+            cluster.settle(2, 3)
+    assert Role.LEADER in (cluster.role(2), cluster.role(3))
+
+
+def test_a_leader_that_lives_is_not_deposed_by_one_broken_connection() -> None:
+    cluster = Cluster()
+    leader = cluster.elect(1)
+    cluster.settle()
+    cluster.nodes[2].report_gone(3)
+    assert cluster.nodes[2].leader == 1
+    cluster.nodes[2].report_gone(1)
+    cluster.tick(2, FORGET_TICKS_MAX)
+    cluster.settle()
+    assert leader.role is Role.LEADER
+    cluster.tick(1)
+    cluster.settle()
+    assert cluster.nodes[2].leader == 1
