@@ -28,7 +28,11 @@ class Authority:
     """
 
     def __init__(
-        self, directory: Path, name: str = "test", addresses: tuple[str, ...] = ("127.0.0.1",)
+        self,
+        directory: Path,
+        name: str = "test",
+        addresses: tuple[str, ...] = ("127.0.0.1",),
+        names: tuple[str, ...] = ("localhost",),
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.path = directory / "ca.pem"
@@ -37,7 +41,7 @@ class Authority:
         self._name = _subject(f"{name} authority")
         self._addresses = x509.SubjectAlternativeName(
             [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
-            + [x509.DNSName("localhost")]
+            + [x509.DNSName(name) for name in names]
         )
         self._write("ca.pem", self._sign(self._name, self._key, x509.BasicConstraints(True, 0)))
 

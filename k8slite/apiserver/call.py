@@ -15,7 +15,7 @@ from k8slite.apiserver.requestinfo import RequestInfo
 if TYPE_CHECKING:
     from k8slite.apiserver.core import Core
 
-__all__ = ["ANONYMOUS", "Call", "User", "internal_call"]
+__all__ = ["ANONYMOUS", "SERVER", "Call", "User", "internal_call"]
 
 
 class User(NamedTuple):

@@ -7,6 +7,7 @@ from attrs import define, field
 from k8slite.apiserver.auth.authenticate import Authenticator
 from k8slite.apiserver.auth.authorize import Authorizer
 from k8slite.apiserver.auth.jwt import Signer
+from k8slite.apiserver.backends import Backends
 from k8slite.apiserver.config import ApiserverConfig
 from k8slite.apiserver.flow.control import FlowControl
 from k8slite.apiserver.http.crowd import Crowd
@@ -31,6 +32,7 @@ class Core:
     authenticator: Authenticator
     authorizer: Authorizer
     signer: Signer | None
+    backends: Backends
     crowd: Crowd
     flow: FlowControl
     metrics: Metrics = field(factory=Metrics)

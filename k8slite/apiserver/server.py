@@ -18,6 +18,7 @@ from k8slite.apiserver.auth.authenticate import Authenticator
 from k8slite.apiserver.auth.authorize import Authorizer
 from k8slite.apiserver.auth.jwt import Signer, Verifier
 from k8slite.apiserver.auth.rbac import Rbac
+from k8slite.apiserver.backends import Backends
 from k8slite.apiserver.bootstrap.identity import Membership
 from k8slite.apiserver.bootstrap.objects import bootstrap
 from k8slite.apiserver.config import ApiserverConfig
@@ -85,6 +86,7 @@ async def open_apiserver(
         if store is None:
             store = await stack.enter_async_context(open_store(config.store, host))
         core = _make_core(config, host, store)
+        stack.push_async_callback(core.backends.aclose)
         listeners = []
         for address in config.listen:
             listener = await host.net.listen(address)
@@ -149,6 +151,7 @@ def _make_core(config: ApiserverConfig, host: Host, store: Store) -> Core:
         authenticator,
         authorizer,
         signer,
+        Backends(host),
         Crowd(config.connections_max),
         FlowControl(mirror, kinds, config.requests_max),
     )

@@ -67,6 +67,11 @@ def test_true(expression: str) -> None:
     [
         ("a", "ERROR: <input>:1:1: undeclared reference to 'a' (in container '')\n | a\n | ^"),
         (
+            "1 > 0 && a.b.c == 1",
+            "ERROR: <input>:1:10: undeclared reference to 'a' (in container '')\n"
+            " | 1 > 0 && a.b.c == 1\n | .........^",
+        ),
+        (
             "Bad_Value!",
             "ERROR: <input>:1:10: Syntax error: extraneous input '!' expecting <EOF>\n"
             " | Bad_Value!\n | .........^",

@@ -169,13 +169,13 @@ async def test_updates_and_what_was_so_before() -> None:
                 assert status == 200, answer
         obj = {**body, "metadata": {"name": "r"}, "spec": {"low": 5, "some-name": "abcde"}}
         await session.call("POST", WIDGETS, obj)
-        stricter = definition(SPEC)["spec"]["versions"][0]
+        stricter: dict[str, Any] = definition(SPEC)["spec"]["versions"][0]
         spec = stricter["schema"]["openAPIV3Schema"]["properties"]["spec"]
         spec = {**spec, "properties": {**spec["properties"], "some-name": {
             "type": "string", "maxLength": 3}}}  # fmt: skip
         spec["x-kubernetes-validations"] = [{"rule": "self.low < 3"}]
         stricter["schema"]["openAPIV3Schema"]["properties"]["spec"] = spec
-        patch = {"spec": {"versions": [stricter]}}
+        patch: dict[str, Any] = {"spec": {"versions": [stricter]}}
         path = f"{DEFINITIONS}/widgets.rules.io"
         status, answer = await session.call("PATCH", path, patch, content_type=MERGE)
         assert status == 200, answer

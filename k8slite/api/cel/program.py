@@ -7,6 +7,7 @@ library's limit, and strings of STRING_MAX characters in the functions that make
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -97,11 +98,25 @@ def matches(pattern: str, text: str) -> bool:
 
 
 def _words(text: str) -> str:
-    """The library's error without its code."""
+    """The library's error without its code, at the place where the original sees it."""
     code, found, rest = text.partition(": ")
     if found and code.isupper():
         text = rest.removesuffix(f" [{code}]")
-    return text
+    return _QUALIFIED.sub(_first_name, text)
+
+
+_QUALIFIED = re.compile(
+    r"ERROR: <input>:(\d+):(\d+): undeclared reference to '(\w+)((?:\.\w+)*)\.\w+'"
+    r"(.*\n \| .*\n \| )\.*\^"
+)
+
+
+def _first_name(match: re.Match[str]) -> str:
+    """Of `a.b.c`, it is `a` that is not known."""
+    line, column, name, between, rest = match.groups()
+    start = max(int(column) - len(name + between), 1)
+    dots = "." * (start - 1)
+    return f"ERROR: <input>:{line}:{start}: undeclared reference to '{name}'{rest}{dots}^"
 
 
 _SAME = {

@@ -10,6 +10,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from k8slite.api.meta import Obj
+from k8slite.apiserver.admission.dynamic.attributes import (
+    CREATE,
+    DELETE,
+    UPDATE,
+    Attributes,
+    is_exempt,
+)
+from k8slite.apiserver.admission.dynamic.policies import validating_policies
+from k8slite.apiserver.admission.dynamic.webhooks import mutating_webhooks, validating_webhooks
 from k8slite.apiserver.admission.limits import default_limits, within_limits
 from k8slite.apiserver.admission.namespaces import namespace_lifecycle
 from k8slite.apiserver.admission.nodes import node_restriction
@@ -23,7 +32,7 @@ from k8slite.apiserver.admission.pods import (
 from k8slite.apiserver.admission.storage import default_storage_class
 from k8slite.apiserver.call import Call
 
-__all__ = ["admit", "review"]
+__all__ = ["admit", "review", "review_delete"]
 
 Plugin = Callable[[Call, Obj, Obj | None], Awaitable[None]]
 
@@ -48,6 +57,13 @@ REVIEWS: dict[str, tuple[Plugin, ...]] = {
 
 async def admit(call: Call, new: Obj, old: Obj | None) -> None:
     """Run all plugins that may change an object. Raises ApiError."""
+    await _admit(call, new, old)
+    if not is_exempt(call):
+        attributes = Attributes(call, CREATE if old is None else UPDATE, new, old)
+        await mutating_webhooks(attributes, lambda: _admit(call, new, old))
+
+
+async def _admit(call: Call, new: Obj, old: Obj | None) -> None:
     for plugin in EVERY:
         await plugin(call, new, old)
     for plugin in BY_RESOURCE.get(call.kind.resource, ()):
@@ -58,3 +74,16 @@ async def review(call: Call, new: Obj, old: Obj | None) -> None:
     """Run all plugins that may only refuse. Raises ApiError."""
     for plugin in REVIEWS.get(call.kind.resource, ()):
         await plugin(call, new, old)
+    if not is_exempt(call):
+        await _ask(Attributes(call, CREATE if old is None else UPDATE, new, old))
+
+
+async def review_delete(call: Call, old: Obj) -> None:
+    """Run all plugins that may refuse a deletion. Raises ApiError."""
+    if not is_exempt(call):
+        await _ask(Attributes(call, DELETE, None, old))
+
+
+async def _ask(attributes: Attributes) -> None:
+    await validating_policies(attributes)
+    await validating_webhooks(attributes)

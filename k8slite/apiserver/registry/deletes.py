@@ -22,6 +22,7 @@ from k8slite.api.status import (
     not_supported,
     success,
 )
+from k8slite.apiserver.admission.chain import review_delete
 from k8slite.apiserver.call import Call
 from k8slite.apiserver.forms import negotiate, read
 from k8slite.apiserver.http.message import Response, json_response
@@ -147,6 +148,7 @@ async def _attempt(call: Call, entry: Entry, options: DeleteOptions) -> Deletion
     refusal = strategy.check_delete(call, obj)
     if refusal is not None:
         raise refusal
+    await review_delete(call, obj)
     now = call.core.now()
     grace = strategy.grace_seconds(obj, options.grace_seconds)
     finalizers = _finalizers(obj, options.policy)

@@ -1,0 +1,131 @@
+"""What admission is about: one operation on one object, and how it looks in another version."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from k8slite.api.kinds import NAMESPACES, Kind
+from k8slite.api.meta import Obj, copy
+from k8slite.apiserver.call import SERVER, Call
+from k8slite.apiserver.conversion import from_stored, to_stored
+from k8slite.apiserver.options import is_dry_run
+
+__all__ = ["CREATE", "DELETE", "UPDATE", "Attributes", "is_exempt"]
+
+CREATE, UPDATE, DELETE = "CREATE", "UPDATE", "DELETE"
+_OPTIONS = {CREATE: "CreateOptions", UPDATE: "UpdateOptions", DELETE: "DeleteOptions"}
+_EXEMPT = frozenset(
+    f"{plural}.admissionregistration.k8s.io"
+    for plural in (
+        "mutatingwebhookconfigurations",
+        "validatingwebhookconfigurations",
+        "mutatingadmissionpolicies",
+        "mutatingadmissionpolicybindings",
+        "validatingadmissionpolicies",
+        "validatingadmissionpolicybindings",
+    )
+)
+
+
+def is_exempt(call: Call) -> bool:
+    """Nobody may lock himself out: configurations are not asked about configurations. Nor about
+    what the server does for itself, or about the scale of an object, which is another object.
+    """
+    return call.kind.resource in _EXEMPT or call.user is SERVER or call.info.subresource == "scale"
+
+
+class Attributes:
+    """Of one request. `new` is None for a deletion, `old` for a creation."""
+
+    def __init__(self, call: Call, operation: str, new: Obj | None, old: Obj | None) -> None:
+        self.call = call
+        self.kind = call.kind
+        self.operation = operation
+        self.subresource = call.info.subresource
+        self.namespace = call.namespace
+        self.new = new
+        self.old = old
+        self._named: Obj = (new or old or {}).get("metadata") or {}
+
+    @property
+    def name(self) -> str:
+        """Empty while it is not generated yet."""
+        return self._named.get("name") or self.call.info.name
+
+    def namespace_object(self) -> Obj | None:
+        """The namespace in which it happens; None for what lives in none."""
+        if not self.kind.namespaced:
+            return None
+        entry = self.call.core.mirror.cache(NAMESPACES).get("", self.namespace)
+        return {"apiVersion": "v1", "kind": "Namespace", **entry.parsed()} if entry else None
+
+    def namespace_labels(self) -> Any:
+        """What namespace selectors look at: of a namespace, its own; None: nothing to look at."""
+        if self.kind.resource == NAMESPACES.resource:
+            return ((self.new or self.old or {}).get("metadata") or {}).get("labels") or {}
+        found = self.namespace_object()
+        if found is None:
+            return {} if self.kind.namespaced else None
+        return found["metadata"].get("labels") or {}
+
+    def versions(self) -> list[Kind]:
+        """The kind, and the other versions in which the same objects are served."""
+        kind = self.kind
+        others = [
+            each
+            for each in self.call.core.kinds.all()
+            if each.plural == kind.plural
+            and each.group == kind.group
+            and each.version != kind.version
+        ]
+        return [kind, *others]
+
+    def shown_as(self, kind: Kind, obj: Obj | None) -> Obj | None:
+        """One of the objects in a version of its kind; a copy where that is another one."""
+        if obj is None or kind is self.kind:
+            return obj
+        return from_stored(kind, copy(to_stored(self.kind, copy(obj))))
+
+    def request(self, kind: Kind, uid: str) -> Obj:
+        """The AdmissionRequest, without the objects."""
+        call, asked = self.call, self.kind
+        user: Obj = {"username": call.user.name, "groups": list(call.user.groups)}
+        if call.user.uid:
+            user["uid"] = call.user.uid
+        if call.user.extra:
+            user["extra"] = {key: list(values) for key, values in call.user.extra.items()}
+        request: Obj = {
+            "uid": uid,
+            "kind": {"group": kind.group, "version": kind.version, "kind": kind.kind},
+            "resource": {"group": kind.group, "version": kind.version, "resource": kind.plural},
+            "requestKind": {"group": asked.group, "version": asked.version, "kind": asked.kind},
+            "requestResource": {
+                "group": asked.group,
+                "version": asked.version,
+                "resource": asked.plural,
+            },
+            "operation": self.operation,
+            "userInfo": user,
+            "dryRun": is_dry_run(call),
+            "options": self._options(),
+        }
+        if self.subresource:
+            request["subResource"] = request["requestSubResource"] = self.subresource
+        if self.name:
+            request["name"] = self.name
+        if self.namespace:
+            request["namespace"] = self.namespace
+        return request
+
+    def _options(self) -> Obj:
+        call = self.call
+        kind = _OPTIONS[self.operation]
+        if call.info.verb == "patch":
+            kind = "PatchOptions" if self.operation == UPDATE else kind
+        options: Obj = {"apiVersion": "meta.k8s.io/v1", "kind": kind}
+        for key in ("fieldManager", "fieldValidation"):
+            if call.param(key) and self.operation != DELETE:
+                options[key] = call.param(key)
+        if is_dry_run(call):
+            options["dryRun"] = ["All"]
+        return options

@@ -1,0 +1,195 @@
+"""HTTP requests of the server's own: to webhooks, wherever a URL or a Service says they are.
+
+Owns: a small pool of idle connections, and the TLS contexts. A reused connection that fails before
+an answer came is replaced once; nothing else is repeated.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import trio
+
+from k8slite.api.kinds import ENDPOINT_SLICES, SERVICES
+from k8slite.api.meta import Obj
+from k8slite.apiserver.mirror import Mirror
+from k8slite.client.http import Connection, ConnectionLost, Response, encode_request
+from k8slite.streaming.bytes import why
+from raftkv.host import Address, Host
+
+__all__ = ["BackendError", "Backends", "Place", "place_of", "service_address"]
+
+IDLE_MAX = 32
+IDLE_SECONDS_MAX = 20.0
+CONNECT_SECONDS = 5.0
+ANSWER_BYTES_MAX = 8 * 1024 * 1024
+_SERVICE_NAME = "kubernetes.io/service-name"
+BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
+
+
+class BackendError(Exception):
+    """It gave no (complete) answer; the text says why."""
+
+
+class Place(NamedTuple):
+    """Where a request goes, and as whom the other side must show itself. `url` is for messages."""
+
+    address: Address
+    server_name: str
+    host: str
+    path: str
+    url: str
+    ca: str
+    tls: bool = True
+
+
+def place_of(mirror: Mirror, config: Obj, ca: str) -> Place:
+    """Where a clientConfig leads. Raises BackendError."""
+    if config.get("url"):
+        url = config["url"]
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or 443
+        path = parts.path + (f"?{parts.query}" if parts.query else "")
+        return Place(Address(host, port), host, parts.netloc, path or "/", url, ca)
+    service = config.get("service") or {}
+    name, namespace = service.get("name", ""), service.get("namespace", "")
+    port = service.get("port") or 443
+    server_name = f"{name}.{namespace}.svc"
+    path = "/" + (service.get("path") or "").removeprefix("/")
+    address = service_address(mirror, namespace, name, port)
+    host = f"{server_name}:{port}"
+    return Place(address, server_name, host, path, f"https://{host}{path}", ca)
+
+
+def service_address(mirror: Mirror, namespace: str, name: str, port: int) -> Address:
+    """A ready endpoint of a Service. Raises BackendError."""
+    entry = mirror.cache(SERVICES).get(namespace, name)
+    if entry is None:
+        raise BackendError(f'service "{name}" not found')
+    spec = entry.parsed().get("spec") or {}
+    if spec.get("type") == "ExternalName":
+        return Address(spec.get("externalName", ""), port)
+    found = next((p for p in spec.get("ports") or () if p.get("port") == port), None)
+    if found is None:
+        raise BackendError(f'no service port {port} found for service "{name}"')
+    for slice_entry in mirror.cache(ENDPOINT_SLICES).select(f"{namespace}/"):
+        slice_ = slice_entry.parsed()
+        if (slice_["metadata"].get("labels") or {}).get(_SERVICE_NAME) != name:
+            continue
+        wanted = found.get("name") or ""
+        ports = [p for p in slice_.get("ports") or () if (p.get("name") or "") == wanted]
+        for endpoint in slice_.get("endpoints") or ():
+            if ports and (endpoint.get("conditions") or {}).get("ready") is not False:
+                return Address(endpoint["addresses"][0], ports[0]["port"])
+    raise BackendError(f'no endpoints available for service "{name}"')
+
+
+@lru_cache(maxsize=128)
+def _context(ca: str) -> ssl.SSLContext:
+    """Trusts this bundle (PEM), or the machine's own where there is none. Raises ssl.SSLError."""
+    return ssl.create_default_context(cadata=ca) if ca else ssl.create_default_context()
+
+
+class Backends:
+    """See the module."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._idle: list[tuple[Place, Connection]] = []
+
+    async def post(self, place: Place, query: str, body: bytes) -> Response:
+        """Send JSON and read the whole answer. Raises BackendError; the caller bounds the time."""
+        headers = [
+            ("Content-Type", "application/json"),
+            ("Accept", "application/json, */*"),
+            ("User-Agent", "kube-apiserver-admission"),
+        ]
+        target = place.path + ("&" if "?" in place.path else "?") + query
+        return await self.send(place, "POST", target, headers, body)
+
+    async def send(
+        self,
+        place: Place,
+        method: str,
+        target: str,
+        headers: Sequence[tuple[str, str]],
+        body: bytes | None,
+    ) -> Response:
+        """Any request. Raises BackendError."""
+        data = encode_request(method, target, place.host, headers, body)
+        connection = await self._reuse(place)
+        if connection is not None:
+            try:
+                return await self._exchange(place, connection, data)
+            except ConnectionLost:
+                pass  # it was closed while idle; the answer had not begun
+        try:
+            return await self._exchange(place, await self._connect(place), data)
+        except ConnectionLost as error:
+            raise BackendError(str(error)) from None
+
+    async def _exchange(self, place: Place, connection: Connection, data: bytes) -> Response:
+        kept = False
+        try:
+            head = await connection.request(data)
+            parts, size = [], 0
+            while part := await connection.receive():
+                parts.append(part)
+                size += len(part)
+                if size > ANSWER_BYTES_MAX:
+                    raise BackendError("the answer is too large")
+            if connection.reusable and len(self._idle) < IDLE_MAX:
+                connection.idle_since = trio.current_time()
+                self._idle.append((place, connection))
+                kept = True
+            return Response(head.status, head.headers, b"".join(parts))
+        finally:
+            if not kept:
+                with trio.CancelScope(shield=True):
+                    await connection.aclose()
+
+    async def _reuse(self, place: Place) -> Connection | None:
+        now = trio.current_time()
+        for i, (other, connection) in enumerate(self._idle):
+            if other[:3] == place[:3] and other.ca == place.ca:
+                del self._idle[i]
+                young = now - connection.idle_since < IDLE_SECONDS_MAX
+                if young and not connection.looks_closed():
+                    return connection
+                await connection.aclose()
+                return None
+        return None
+
+    async def _connect(self, place: Place) -> Connection:
+        stream: trio.abc.Stream | None = None
+        try:
+            with trio.fail_after(CONNECT_SECONDS):
+                stream = await self._host.net.open_stream(place.address)
+                if place.tls:
+                    secure = trio.SSLStream(
+                        stream,
+                        _context(place.ca),
+                        server_hostname=place.server_name,
+                        https_compatible=True,
+                    )
+                    await secure.do_handshake()
+                    stream = secure
+                return Connection(stream, place.address)
+        except BaseException as error:
+            if stream is not None:
+                await trio.aclose_forcefully(stream)
+            if isinstance(error, trio.TooSlowError):
+                raise BackendError(f"dial tcp {place.address}: i/o timeout") from None
+            if isinstance(error, (*BROKEN, ssl.SSLError)):
+                raise BackendError(f"dial tcp {place.address}: {why(error)}") from None
+            raise
+
+    async def aclose(self) -> None:
+        """Close what is idle."""
+        for _, connection in self._idle:
+            await connection.aclose()
+        self._idle.clear()
