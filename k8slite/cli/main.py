@@ -58,8 +58,20 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def _open_standard_streams() -> None:
+    """Whoever closed one (`>&-`) gets nothing, but no other file takes its place either."""
+    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            fd = os.open(os.devnull, os.O_RDWR)
+            if fd != number:
+                os.dup2(fd, number)
+                os.close(fd)
+            setattr(sys, name, open(number, "w" if number else "r"))  # noqa: SIM115  # for good
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; the exit code."""
+    _open_standard_streams()
     made = parser()
     parsed = made.parse_args(arguments)
     if not hasattr(parsed, "run"):

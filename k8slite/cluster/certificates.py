@@ -27,9 +27,14 @@ DESCRIPTORS: Final = 256
 
 @attrs.frozen
 class Certificates:
-    """The reading end of the child's pipe."""
+    """The child, and the reading end of its pipe."""
 
+    pid: int
     pipe: int
+
+    def reap(self) -> None:
+        """Once it has said its last word: it ends at once, and must not stay a zombie."""
+        os.waitpid(self.pid, 0)
 
 
 def begin_certificates(layout: Layout, spec: ClusterSpec, place: Place) -> Certificates:
@@ -38,7 +43,7 @@ def begin_certificates(layout: Layout, spec: ClusterSpec, place: Place) -> Certi
     pid = os.fork()
     if pid:
         os.close(writing)
-        return Certificates(reading)
+        return Certificates(pid, reading)
     code = 1
     try:
         os.closerange(3, writing)  # the lock above all: it is not ours to hold

@@ -125,6 +125,7 @@ class Start:
             await _make_network(supervisor)
             supervisor.listen(place.host, place.port)
         await certificates.wait("all")
+        self._certificates.reap()
         step(f"control plane: {_several(spec.control_planes, 'apiserver')}")
         supervisor.start("apiserver")
         await supervisor.wait_first("apiserver")

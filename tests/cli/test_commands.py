@@ -17,6 +17,7 @@ from k8slite.cli.logs import follow
 from k8slite.cli.output import age, bytes_of, several
 from k8slite.cluster.layout import find
 from k8slite.cluster.spec import ClusterSpec, Place
+from tests.kubelet import archives
 
 
 @pytest.fixture(autouse=True)
@@ -207,6 +208,27 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_closed_outputs_are_no_error() -> None:
+    stopped("a")
+    for closed in (">&-", "2>&-", "<&- >&- 2>&-"):
+        command = f"{sys.executable} -m k8slite.cli.main list {closed}"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, check=False, timeout=60)
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_an_image_is_loaded_listed_and_removed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped("a")
+    layer = archives.tar(archives.member("hello", b"world"))
+    path = archives.docker_archive(tmp_path / "image.tar", [layer], "greeter:1")
+    for command in ("load", str(path)), ("list", "-o", "json"), ("list",), ("rm", "greeter:1"):
+        assert program.main(["image", *command, "--name", "a"]) == 0
+        assert "greeter:1" in capsys.readouterr().out
+    assert program.main(["image", "list", "--name", "a"]) == 0
+    assert "busybox" in capsys.readouterr().err
 
 
 def test_an_archive_that_is_none_is_told(
