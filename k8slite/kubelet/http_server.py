@@ -38,6 +38,7 @@ REASONS = {
     404: "Not Found",
     405: "Method Not Allowed",
     500: "Internal Server Error",
+    502: "Bad Gateway",
 }
 STREAM_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, OSError)
 
@@ -80,10 +81,14 @@ class Answer:
 
 @attrs.frozen
 class Takeover:
-    """The connection leaves HTTP with a 101 answer, and is `run`'s from then on."""
+    """The connection leaves HTTP with a 101 answer, and is `run`'s from then on.
+
+    `abandon` is called instead when the client went before that.
+    """
 
     headers: tuple[tuple[bytes, bytes], ...]
     run: Callable[[ByteStream], Awaitable[None]]
+    abandon: Callable[[], Awaitable[None]] | None = None
 
 
 Handler = Callable[[Request], Awaitable[Answer | Takeover]]
@@ -160,7 +165,13 @@ class _Connection:
     async def _hand_over(self, answer: Takeover) -> None:
         lines = [b"HTTP/1.1 101 Switching Protocols"]
         lines += [b"%b: %b" % header for header in answer.headers]
-        await self._stream.send_all(b"\r\n".join([*lines, b"", b""]))
+        try:
+            await self._stream.send_all(b"\r\n".join([*lines, b"", b""]))
+        except BaseException:
+            if answer.abandon is not None:
+                with trio.CancelScope(shield=True):
+                    await answer.abandon()
+            raise
         await answer.run(ByteStream.over(self._stream, self._early or b""))
 
     async def _write(self, answer: Answer, *, keep: bool) -> None:

@@ -45,7 +45,10 @@ class Server:
                 await self.gate.require(request)
             except Refusal as refusal:
                 return Answer(refusal.status, refusal.message.encode())
-        streaming = Streaming(self.runtime, self.pods, self.config.streaming_idle_seconds)
+        config = self.config
+        streaming = Streaming(
+            self.runtime, self.pods, config.streaming_idle_seconds, config.node_ip
+        )
         if request.method in ("GET", "POST"):
             answer = await streaming.handle(request)
             if answer is not None:

@@ -4,6 +4,9 @@
     /attach/NAMESPACE/POD[/UID]/CONTAINER?...
     /portForward/NAMESPACE/POD[/UID]?port=...
 
+and one path of our own, `/podDial/NAMESPACE/POD?port=...` with `Upgrade: tcp`: a connection to the
+pod's address, for an apiserver whose machine has no way into the pod network.
+
 Owns: what is answered before the protocol changes (404 and 400 in words) and after it (the status
 of the command, the error of a port). The protocols are `k8slite.streaming`'s, what runs is the
 runtime's.
@@ -22,17 +25,19 @@ from k8slite.api.meta import Obj
 from k8slite.kubelet.http_server import Answer, Request, Takeover
 from k8slite.kubelet.pods import Observed, find_container
 from k8slite.kubelet.runtime.interface import ContainerState, Runtime, RuntimeFailure
+from k8slite.kubelet.runtime.ports import connect
 from k8slite.streaming import command, portforward
-from k8slite.streaming.bytes import ByteStream
+from k8slite.streaming.bytes import ByteStream, relay, why
 from k8slite.streaming.command import Command, Wants
 from k8slite.streaming.status import error_status, exit_status, success_status
-from k8slite.streaming.upgrade import UpgradeRefused, is_websocket
+from k8slite.streaming.upgrade import UpgradeRefused, is_upgrade, is_websocket
 
 __all__ = ["Streaming"]
 
 log = logging.getLogger(__name__)
 
 PORTS_MAX = 64
+DIAL_SECONDS = 10.0
 _TRUE = frozenset(("1", "true", "t", "T", "TRUE", "True"))
 
 
@@ -52,6 +57,7 @@ class Streaming:
     runtime: Runtime
     pods: Callable[[], Sequence[Obj]]
     idle_seconds: float
+    node_ip: str = "127.0.0.1"
 
     async def handle(self, request: Request) -> Answer | Takeover | None:
         """None: the path is none of ours."""
@@ -62,6 +68,8 @@ class Streaming:
             if parts[0] == "portForward" and len(parts) in (3, 4):
                 pod = self._pod(*parts[1:3], uid=parts[3] if len(parts) == 4 else "")
                 return await self._port_forward(request, pod)
+            if parts[0] == "podDial" and len(parts) == 3:
+                return await self._dial(request, self._pod(*parts[1:3], uid=""))
         except Refused as refused:
             return Answer(refused.status, f"{refused.message}\n".encode())
         except UpgradeRefused as refused:
@@ -173,6 +181,30 @@ class Streaming:
             )
 
         return Takeover(agreed.headers, run)
+
+    async def _dial(self, request: Request, pod: Obj) -> Takeover:
+        ports = _ports(request)
+        if len(ports) != 1 or not is_upgrade(request.headers):
+            raise Refused(400, "one port and Upgrade: tcp are required")
+        sandboxes = await self.runtime.list_pod_sandbox(pod["metadata"]["uid"])
+        sandbox = Observed(sandboxes=tuple(sandboxes)).sandbox
+        if sandbox is None or not (sandbox.ip or sandbox.host_network):
+            raise Refused(502, f"pod {pod['metadata']['name']} has no address")
+        try:
+            with trio.fail_after(DIAL_SECONDS):
+                target = await connect(sandbox.ip or self.node_ip, ports[0])
+        except (OSError, trio.TooSlowError) as error:
+            raise Refused(502, why(error)) from None
+
+        async def run(stream: ByteStream) -> None:
+            async with target:
+                await relay(stream, ByteStream.over(target))
+
+        async def abandon() -> None:
+            await target.aclose()
+
+        headers = ((b"Connection", b"Upgrade"), (b"Upgrade", b"tcp"))
+        return Takeover(headers, run, abandon)
 
 
 def _wants(request: Request) -> Wants:

@@ -38,6 +38,7 @@ class Backend:
         self.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: text/plain\r\n\r\nok"
         self.open = 0
         self.echo = False
+        self.page = b""
 
     async def serve(self, stream: trio.SocketStream) -> None:
         self.open += 1
@@ -50,6 +51,9 @@ class Backend:
                 head += data
             self.heads.append(head.decode())
             await stream.send_all(self.answer)
+            if self.page:
+                await stream.receive_some()
+                await stream.send_all(self.page)
             if self.echo:
                 async for piece in stream:
                     await stream.send_all(bytes(piece).upper())
@@ -339,6 +343,24 @@ async def test_proxied_redirects_and_streams() -> None:
             received = answer.early
             while received != b"early X":
                 received += bytes(await stream.receive_some())
+
+
+async def test_pods_are_reached_by_way_of_their_node() -> None:
+    """The apiserver's machine is not part of the pod network."""
+    async with world() as (_, backend, session):
+        ip = {"podIP": "10.9.9.9", "podIPs": [{"ip": "10.9.9.9"}]}
+        await patch(session, f"{PODS}/p/status", {"status": ip})
+        backend.answer = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 8\r\n\r\nno luck\n"
+        status, answer = await session.call("GET", f"{PODS}/p:81/proxy/")
+        message = "error trying to reach service: dial tcp 10.9.9.9:81: no luck"
+        assert (status, answer["message"]) == (503, message)
+        assert backend.heads.pop().startswith("GET /podDial/default/p?port=81 HTTP/1.1\r\n")
+        page = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+        backend.answer = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: tcp\r\n" + (
+            b"Connection: Upgrade\r\n\r\n"
+        )
+        backend.page = page
+        assert await session.call("GET", f"{PODS}/p:81/proxy/x") == (200, "hello")
 
 
 async def test_pods_do_not_lead_to_the_apiserver_itself() -> None:

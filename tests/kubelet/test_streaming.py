@@ -298,6 +298,18 @@ async def test_port_forward(kind: str, tmp_path: Path) -> None:
                 await client.open(streamtype="data", port="8099")
                 await client.until_ended(error)
                 assert b"connection refused" in client.output[error]
+        if kind == "process":  # by the pod's own address, as the apiserver's proxies ask for it
+            tcp = {b"connection": b"Upgrade", b"upgrade": b"tcp"}
+            async with dialled(node, "/podDial/default/p?port=8081", tcp) as (stream, answer):
+                assert answer.status == 101
+                await stream.send_all(b"GET / HTTP/1.0\r\n\r\n")
+                page = answer.early
+                while data := bytes(await stream.receive_some()):
+                    page += data
+                assert page.endswith(b"hi\n")
+            found = await refusal(node, "/podDial/default/p?port=8099", tcp)
+            assert (found[0], b"connection refused" in found[1]) == (502, True)
+            assert (await refusal(node, "/podDial/default/p", tcp))[0] == 400
         refused = await refusal(node, "/portForward/default/p", websocket_headers())
         assert refused == (400, b'query parameter "port" is required\n')
 

@@ -17,7 +17,7 @@ from k8slite.apiserver.call import Call
 from k8slite.streaming.bytes import BROKEN, ByteStream, why
 from raftkv.host import Address
 
-__all__ = ["Backend", "open_backend", "unreachable"]
+__all__ = ["Backend", "open_backend", "secured", "unreachable"]
 
 READ_BYTES = 64 * 1024
 HEAD_BYTES_MAX = 256 * 1024
@@ -107,6 +107,10 @@ class Backend:
                 break
         return b"".join(parts)[:bytes_max]
 
+    def detach(self) -> trio.abc.Stream:
+        """The bare connection after a 101, for a server that has said nothing of its own yet."""
+        return self._stream
+
     def byte_stream(self) -> ByteStream:
         """The connection after it has left HTTP."""
         return ByteStream.over(self._stream, self._early)
@@ -116,18 +120,22 @@ class Backend:
         await trio.aclose_forcefully(self._stream)
 
 
+async def secured(stream: trio.abc.Stream, address: Address, tls: ssl.SSLContext | None) -> Backend:
+    """A connection that is there already, with TLS if wanted. Raises BROKEN's errors."""
+    if tls is None:
+        return Backend(stream, address)
+    secure = trio.SSLStream(stream, tls, server_hostname=address.host, https_compatible=True)
+    await secure.do_handshake()
+    return Backend(secure, address)
+
+
 async def open_backend(call: Call, address: Address, tls: ssl.SSLContext | None) -> Backend:
     """Connect. Raises ApiError 503 with the reason."""
     stream: trio.abc.Stream | None = None
     try:
         with trio.fail_after(CONNECT_SECONDS):
             stream = await call.core.host.net.open_stream(address)
-            if tls is not None:
-                stream = trio.SSLStream(
-                    stream, tls, server_hostname=address.host, https_compatible=True
-                )
-                await stream.do_handshake()
-            return Backend(stream, address)
+            return await secured(stream, address, tls)
     except BaseException as error:
         if stream is not None:
             await trio.aclose_forcefully(stream)

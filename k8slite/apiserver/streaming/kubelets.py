@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import ssl
+from typing import NamedTuple
+from urllib.parse import quote
+
+import trio
+
 from k8slite.api.kinds import NODES
 from k8slite.api.status import ApiError, not_found
 from k8slite.apiserver.call import Call
-from k8slite.apiserver.streaming.backend import Backend, open_backend
+from k8slite.apiserver.streaming.backend import Backend, open_backend, secured, unreachable
+from k8slite.streaming.bytes import BROKEN
 from raftkv.host import Address
 
-__all__ = ["kubelet_address", "open_kubelet"]
+__all__ = ["PodOnNode", "kubelet_address", "open_kubelet", "open_pod"]
 
 KUBELET_PORT = 10250
+REASON_BYTES_MAX = 1024
+
+
+class PodOnNode(NamedTuple):
+    """Which pod, and the node that it is on."""
+
+    node: str
+    namespace: str
+    name: str
 
 
 def kubelet_address(call: Call, node: str) -> Address:
@@ -35,3 +51,24 @@ async def open_kubelet(call: Call, address: Address) -> Backend:
         reason = error.message.removeprefix("error trying to reach service: ")
         message = f"Internal error occurred: error dialing backend: {reason}"
         raise ApiError(500, "InternalError", message) from None
+
+
+async def open_pod(
+    call: Call, pod: PodOnNode, address: Address, tls: ssl.SSLContext | None
+) -> Backend:
+    """A connection to a pod by way of its node. Raises ApiError 404, 500, 503."""
+    kubelet = await open_kubelet(call, kubelet_address(call, pod.node))
+    path = f"/podDial/{quote(pod.namespace)}/{quote(pod.name)}?port={address.port}"
+    headers = [(b"Host", b"kubelet"), (b"Connection", b"Upgrade"), (b"Upgrade", b"tcp")]
+    try:
+        await kubelet.request("GET", path, headers)
+        if kubelet.status != 101:
+            text = (await kubelet.read_rest(REASON_BYTES_MAX)).decode("utf-8", "replace").strip()
+            raise unreachable(address, trio.BrokenResourceError(text))
+        return await secured(kubelet.detach(), address, tls)
+    except BROKEN as error:
+        await kubelet.aclose()
+        raise unreachable(address, error) from None
+    except BaseException:
+        await kubelet.aclose()
+        raise

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 from k8slite.apiserver.call import Call
 from k8slite.apiserver.http.message import Response
 from k8slite.apiserver.streaming.backend import Header, open_backend
-from k8slite.apiserver.streaming.kubelets import open_kubelet
+from k8slite.apiserver.streaming.kubelets import open_kubelet, open_pod
 from k8slite.apiserver.streaming.locate import Target, locate
 from k8slite.apiserver.streaming.passing import HOP_BY_HOP, Answer, pass_on, upgrade_headers
 from k8slite.streaming.upgrade import is_upgrade
@@ -37,11 +37,12 @@ async def proxy(call: Call) -> Answer:
         location = f"{quote(prefix, safe=_SAFE)}/{query}".encode()
         return Response(301, b"", b"", ((b"Location", location),))
     target = await locate(call)
-    backend = (
-        await open_kubelet(call, target.address)
-        if target.kubelet
-        else await open_backend(call, target.address, target.tls)
-    )
+    if target.kubelet:
+        backend = await open_kubelet(call, target.address)
+    elif target.pod is not None:
+        backend = await open_pod(call, target.pod, target.address, target.tls)
+    else:
+        backend = await open_backend(call, target.address, target.tls)
 
     def change(name: bytes, value: bytes) -> bytes:
         return _turned(prefix, target, value) if name == b"location" else value
