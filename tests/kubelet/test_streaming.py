@@ -304,8 +304,8 @@ async def test_port_forward(kind: str, tmp_path: Path) -> None:
                 assert answer.status == 101
                 await stream.send_all(b"GET / HTTP/1.0\r\n\r\n")
                 page = answer.early
-                while data := bytes(await stream.receive_some()):
-                    page += data
+                while piece := bytes(await stream.receive_some()):
+                    page += piece
                 assert page.endswith(b"hi\n")
             found = await refusal(node, "/podDial/default/p?port=8099", tcp)
             assert (found[0], b"connection refused" in found[1]) == (502, True)

@@ -12,6 +12,7 @@ import attrs
 import trio
 
 from k8slite.kubelet.runtime.interface import ExecResult, RuntimeFailure
+from k8slite.kubelet.runtime.sessions import kill_session
 
 EXEC_OUTPUT_MAX = 1024 * 1024
 DRAIN_SECONDS = 1.0  # how long a child left behind may hold the pipes
@@ -82,11 +83,13 @@ async def run_command(how: Exec) -> ExecResult:
 async def _kill_inside(pid_file: str) -> None:
     """Kill the command in the container, which does not end with who asked for it.
 
-    It may be just about to start: then its pid is not written yet.
+    It may be just about to start: then its pid is not written yet. Returns when it is gone.
     """
     with trio.move_on_after(DRAIN_SECONDS):
         while True:
             with contextlib.suppress(OSError, ValueError):
-                os.kill(int(Path(pid_file).read_text()), signal.SIGKILL)  # noqa: ASYNC240
+                leader = int(Path(pid_file).read_text())  # noqa: ASYNC240
+                while kill_session(leader, signal.SIGKILL):
+                    await trio.sleep(0.01)
                 return
             await trio.sleep(0.01)

@@ -163,9 +163,8 @@ async def _end(process: trio.Process, how: Exec) -> None:
         kill_session(leader, signal.SIGKILL)
     with trio.move_on_after(HANGUP_SECONDS):
         await process.wait()
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode is None or how.pid_file:
+        kill_session(process.pid, signal.SIGKILL)
         await process.wait()
 
 

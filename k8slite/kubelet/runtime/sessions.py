@@ -11,13 +11,16 @@ __all__ = ["kill_session", "session_of"]
 
 
 def session_of(leader: int) -> list[int]:
-    """The living processes of the session that `leader` began, wherever their parents are."""
+    """The living processes of the session that `leader` began, wherever their parents are.
+
+    `leader` itself is among them even if it never began one (crun's commands do not).
+    """
     found = []
     for path in Path("/proc").iterdir():
         if path.name.isdigit():
             with contextlib.suppress(OSError, IndexError):
                 fields = (path / "stat").read_bytes().rpartition(b")")[2].split()
-                if int(fields[3]) == leader and fields[0] not in (b"Z", b"X"):
+                if leader in (int(fields[3]), int(path.name)) and fields[0] not in (b"Z", b"X"):
                     found.append(int(path.name))
     return found
 
