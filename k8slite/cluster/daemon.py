@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
     try:
         spec, place = layout.read()
         reporter.step("certificates")
-        zygote = start_zygote(layout.root, layout.log("zygote"))
+        zygote = start_zygote(layout, spec)
         certificates = begin_certificates(layout, spec, place)
     except (NoSuchCluster, OSError) as error:
         log.error("start failed: %s", error)

@@ -9,11 +9,11 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from k8slite.cluster.layout import Layout
 from k8slite.cluster.lock import Lock
+from k8slite.cluster.spec import ClusterSpec, components
 from k8slite.cluster.zygote import MARK
 
 if TYPE_CHECKING:
@@ -48,17 +48,27 @@ def start_supervisor(
     return process, ours
 
 
-def start_zygote(root: Path, log: Path) -> tuple[subprocess.Popen[bytes], socket.socket]:
+def start_zygote(
+    layout: Layout, spec: ClusterSpec
+) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """The process, and the socket of `link.Link`. Raises OSError."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs, open(log, "ab") as output:
+    with theirs, open(layout.log("zygote"), "ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "k8slite.cluster.zygote", str(theirs.fileno())],
+            [sys.executable, "-m", "k8slite.cluster.zygote", str(theirs.fileno()), *_roles(spec)],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env={**os.environ, MARK: str(root)},
+            env={**os.environ, MARK: str(layout.root)},
         )
     ours.setblocking(False)
     return process, ours
+
+
+def _roles(spec: ClusterSpec) -> list[str]:
+    """What the zygote will be asked for, in that order."""
+    roles = list(dict.fromkeys(component.role for component in components(spec)))
+    if spec.bridged:
+        roles.insert(roles.index("apiserver"), "network")
+    return roles

@@ -105,7 +105,7 @@ class Supervisor:
             if deaths >= GIVE_UP_DEATHS and self._starting:
                 self._fail(f"the zygote does not start (see {path})")
             await trio.sleep(RETRY_SECONDS if deaths > 1 else 0)
-            process, sock = start_zygote(self.layout.root, path)
+            process, sock = start_zygote(self.layout, self.spec)
 
     def close(self) -> None:
         """End the zygote, and everything it had forked."""

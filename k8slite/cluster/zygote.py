@@ -8,8 +8,8 @@ socket of packets: each asks for one process, with the descriptors that it shall
     <- {"started": "apiserver-1", "pid": 4711}
     <- {"ended": 4711, "code": -9}
 
-Modules are imported when their role is first asked for: members of the store elect a leader while
-the apiserver's modules are being read.
+Modules are imported role by role, in the order in which they will be asked for, whenever nobody
+asks for a process: members of the store elect a leader while the apiserver's modules are read.
 
 Components die with the zygote, and the zygote with the supervisor: a cluster never runs on
 without anyone who knows of it.
@@ -42,8 +42,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 class Zygote:
     """Owns the socket and the children."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, roles: list[str]) -> None:
         self._socket = sock
+        self._to_prepare = roles
+        self._was_asked = False
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._prepared: set[str] = set()
 
@@ -55,7 +57,12 @@ class Zygote:
         poll.register(self._socket, select.POLLIN)
         poll.register(self._wake_read, select.POLLIN)
         while True:
-            for fd, _ in poll.poll():
+            # The first process must not wait for what only later ones need.
+            has_time = self._to_prepare and (self._was_asked or not self._prepared)
+            ready = poll.poll(0 if has_time else None)
+            if not ready:
+                self._prepare(self._to_prepare.pop(0))
+            for fd, _ in ready:
                 if fd == self._wake_read:
                     os.read(self._wake_read, 4096)
                     self._reap()
@@ -74,6 +81,7 @@ class Zygote:
         if not data:
             return False
         request: dict[str, Any] = json.loads(data)
+        self._was_asked = True
         self._prepare(request["role"])
         pid = self._fork(request, list(fds))
         for fd in fds:
@@ -130,16 +138,16 @@ class Zygote:
         self._socket.send(json.dumps(message).encode())
 
 
-def main(fd: int) -> None:
-    """The process: `python -m k8slite.cluster.zygote FD`."""
+def main(fd: int, roles: list[str]) -> None:
+    """The process: `python -m k8slite.cluster.zygote FD ROLE...`."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     _libc.prctl(PR_SET_NAME, b"k8slite-zygote", 0, 0, 0)
     try:
-        Zygote(socket.socket(fileno=fd)).run()
+        Zygote(socket.socket(fileno=fd), roles).run()
     except (BrokenPipeError, ConnectionResetError):
         return  # the supervisor is gone: so are we, and with us every component
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), sys.argv[2:])
