@@ -42,6 +42,17 @@ def read_envelope(body: bytes) -> Unknown:
         raise ProtobufError(
             "provided data does not appear to be a protobuf message, expected prefix"
         )
+    try:
+        return _read_envelope(body)
+    except _MISTYPED as error:
+        raise ProtobufError("a field of the envelope has the wrong wire type") from error
+
+
+_MISTYPED = (TypeError, AttributeError, KeyError, OverflowError)
+"""What reading a number as a message or text runs into, or the other way round."""
+
+
+def _read_envelope(body: bytes) -> Unknown:
     api_version = kind = content_type = ""
     raw = b""
     for number, _, value in _fields(body, 4, len(body)):
@@ -61,7 +72,10 @@ def read_envelope(body: bytes) -> Unknown:
 def read_object(type_: Type, raw: bytes) -> Obj:
     """The message as an object; fields that Go would omit are still there (see normalise)."""
     out: Obj = {}
-    _read_struct(_table(type_), raw, out)
+    try:
+        _read_struct(_table(type_), raw, out)
+    except _MISTYPED as error:
+        raise ProtobufError("a field has the wrong wire type") from error
     return out
 
 
