@@ -76,7 +76,14 @@ class Event:
         self.encoded: dict[tuple[object, str], bytes] = {}
 
 
-WAKES_PER_TURN = 32
+WAKES_PER_TURN = 8
+WAKE_SECONDS = 50e-6
+"""What waking one costs, generously: a round takes as long as this allows, and no less, so that
+many watchers leave time to writers and find more than one event each.
+"""
+PAUSE_SECONDS_MIN = 1e-3
+DELIVERED_EVENTS = 64
+"""More events than these are left to the watcher's own task."""
 ENCODED_EVENTS = 200
 """How many of the latest events keep their encoded forms."""
 
@@ -103,11 +110,20 @@ class Waker:
         line = self._line
         while True:
             await self._news.wait()
-            for _ in range(min(WAKES_PER_TURN, len(line))):
-                line.popleft().wake()
+            round_end = trio.current_time() + len(line) * WAKE_SECONDS
+            left = len(line)
+            while left:
+                for _ in range(min(WAKES_PER_TURN, left)):
+                    line.popleft().wake()
+                    left -= 1
+                await trio.lowlevel.checkpoint()
             if not line:
                 self._news = trio.Event()
-            await trio.lowlevel.checkpoint()
+            if round_end - trio.current_time() > PAUSE_SECONDS_MIN:
+                await trio.sleep_until(round_end)
+
+
+Deliver = Callable[[list[tuple[str, Event]]], bytes | None]
 
 
 class Subscription:
@@ -123,10 +139,12 @@ class Subscription:
         "bookmark_due",
         "bookmarks",
         "closed",
+        "deliver",
         "filter",
         "key",
         "prefix",
         "sending",
+        "unsent",
     )
 
     def __init__(
@@ -151,6 +169,9 @@ class Subscription:
         """Events up to this revision are not for this watcher."""
         self.sending = trio.CancelScope()
         """Around each write to the client; cancelled when the watcher is closed."""
+        self.deliver: Deliver | None = None
+        """Sends events without waiting; None when all has left, else what is still to be sent."""
+        self.unsent: bytes | None = None
         self._limit = limit
         self._queue: list[tuple[str, Event]] = []
         self._task: trio.lowlevel.Task | None = None
@@ -213,12 +234,22 @@ class Subscription:
             self._waker.add(self)
 
     def wake(self) -> None:
-        """Let the task go on, if it waits. For the Waker alone."""
+        """Send what is queued, or let the task do it. For the Waker alone.
+
+        Most of the time the socket takes everything at once: then no task need run.
+        """
         self._in_line = False
         task = self._task
-        if task is not None:
-            self._task = None
-            trio.lowlevel.reschedule(task)
+        if task is None:
+            return
+        queue, deliver = self._queue, self.deliver
+        if deliver is not None and 0 < len(queue) <= DELIVERED_EVENTS and not self.closed:
+            self._queue = []
+            self.unsent = deliver(queue)
+            if self.unsent is None and not self.bookmark_due:
+                return
+        self._task = None
+        trio.lowlevel.reschedule(task)
 
     async def take(self) -> list[tuple[str, Event]]:
         """Everything queued, at least one event, or nothing when closed or a bookmark is due."""

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from k8slite.api import codec, defaults, strategies
 from k8slite.api.apply import server_side_apply, track_update
-from k8slite.api.apply.fields import from_fields_v1, to_fields_v1
+from k8slite.api.apply.fields import compare, fields_of_new, from_fields_v1, to_fields_v1
+from k8slite.api.apply.shapes import shape_of
 from k8slite.api.kinds import CONFIG_MAPS, DEPLOYMENTS, Kind
 from k8slite.api.meta import Obj, copy
 from k8slite.api.status import ApiError
@@ -34,6 +35,18 @@ def test_a_creator_owns_what_a_stock_server_says(recorded: Any) -> None:
     track_update(kind, None, obj, "Python-urllib", "2026-01-01T00:00:00Z")
     found = [{k: v for k, v in e.items() if k != "time"} for e in obj["metadata"]["managedFields"]]
     assert found == recorded["managedFields"]
+
+
+@pytest.mark.parametrize("base", replay.load("fields.json.gz")["bases"], ids=lambda b: b["kind"])
+def test_a_creators_fields_equal_those_found_by_comparing(base: Any) -> None:
+    kind = replay.kind_of(base["path"])
+    obj = codec.decode(orjson.dumps(base["object"]), "", kind).obj
+    shape = shape_of(kind)
+    for value, before in ((obj, {}), (obj, {"metadata": {}, "spec": None}), (obj, obj), ({}, {})):
+        changed = compare(shape, before, value)
+        wanted = to_fields_v1(changed.added | changed.modified)
+        assert (fields_of_new(shape, value, before) or {}) == wanted
+        assert orjson.dumps(fields_of_new(shape, value, before) or {}) == orjson.dumps(wanted)
 
 
 class Store:

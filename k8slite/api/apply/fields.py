@@ -87,6 +87,51 @@ def _children(shape: Shape, value: Any, path: Path) -> list[tuple[Path, Any, Sha
     return [((*path, element_key(shape, v)), v, shape.item()) for v in value]
 
 
+def fields_of_new(shape: Shape, value: Any, base: Any) -> Obj | None:
+    """FieldsV1 of what a new value adds to `base`, None for nothing: `to_fields_v1` of the added
+    and modified paths that `compare` finds, without making sets of them.
+    """
+    if value == base:
+        return None
+    fields: Obj = {}
+    if shape.is_leaf(value):
+        return fields
+    if shape.kind == GRANULAR:
+        before = base if isinstance(base, dict) else {}
+        for name in sorted(value):
+            inner = (
+                fields_of_new(shape.child(name), value[name], before[name])
+                if name in before
+                else _all_fields(shape.child(name), value[name])
+            )
+            if inner is not None:
+                fields["f:" + name] = inner
+        return fields if fields or not before else None
+    return _items(shape, value, fields)
+
+
+def _all_fields(shape: Shape, value: Any) -> Obj:
+    if shape.is_leaf(value) or not value:
+        return {}
+    fields: Obj = {".": {}}
+    if shape.kind == GRANULAR:
+        for name in sorted(value):
+            fields["f:" + name] = _all_fields(shape.child(name), value[name])
+        return fields
+    return _items(shape, value, fields)
+
+
+def _items(shape: Shape, value: list[Any], fields: Obj) -> Obj:
+    found: Obj = {}
+    for item in value:
+        key = element_key(shape, item)
+        inner = _all_fields(shape.item(), item)
+        found[key] = {**found[key], **inner} if key in found else inner
+    for key in sorted(found):
+        fields[key] = found[key]
+    return fields
+
+
 def to_fields_v1(paths: Paths) -> Obj:
     """The trie that managedFields holds: "." marks an inner node that is itself a member."""
     root: Obj = {}

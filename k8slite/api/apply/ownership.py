@@ -15,6 +15,7 @@ from k8slite.api.apply.fields import (
     Paths,
     compare,
     contains,
+    fields_of_new,
     from_fields_v1,
     paths_of,
     show,
@@ -45,6 +46,7 @@ _STRIPPED = frozenset(
     ]
 )
 """Fields that nobody owns."""
+_STRIPPED_METADATA = tuple(path[1] for path in sorted(_STRIPPED) if len(path) > 1)
 
 _POD: Obj = {"containers": None}
 _TEMPLATE: Obj = {"metadata": {}, "spec": _POD}
@@ -169,6 +171,9 @@ def track_update(
     To be called after decoding, defaults and patching, before admission. `now` is formatted.
     """
     shape = shape_of(kind, schema)
+    if old is None and subresource != "status":
+        _own_all(shape, kind, new, manager, now, subresource)
+        return
     was = _without_owners(old) if old is not None else _empty(kind, new)
     changed = compare(shape, was, _without_owners(new))
     taken = (changed.added | changed.modified) - _ignored(
@@ -184,6 +189,35 @@ def track_update(
     gained = (mine | taken) - changed.removed
     owners[owner] = (gained, now if gained != mine else time)
     write_owners(new, owners)
+
+
+def _own_all(shape: Shape, kind: Kind, new: Obj, manager: str, now: str, subresource: str) -> None:
+    """A creator owns all that is not the server's."""
+    fields = fields_of_new(shape, _without_owners(new), _empty(kind, new)) or {}
+    for name in ("f:apiVersion", "f:kind"):
+        fields.pop(name, None)
+    if "status" in kind.subresources and not subresource:
+        fields.pop("f:status", None)
+    metadata = fields.get("f:metadata")
+    if metadata is not None:
+        for name in _STRIPPED_METADATA:
+            metadata.pop(name, None)
+        if not metadata:
+            del fields["f:metadata"]
+    if not fields:
+        write_entries(new, [])
+        return
+    entry: Obj = {
+        "manager": manager,
+        "operation": UPDATE,
+        "apiVersion": kind.api_version,
+        "time": now,
+        "fieldsType": "FieldsV1",
+        "fieldsV1": fields,
+    }
+    if subresource:
+        entry["subresource"] = subresource
+    write_entries(new, [entry])
 
 
 def _own_already(old: Obj, owner: Owner, taken: Paths) -> bool:

@@ -28,6 +28,7 @@ from k8slite.apiserver.http.message import (
     peer_of,
 )
 from k8slite.apiserver.http.parser import BadRequest, RequestParser
+from k8slite.apiserver.http.tls import WRITE_BYTES, TlsStream
 from raftkv.host import Address
 
 __all__ = ["serve_connection"]
@@ -53,12 +54,23 @@ class ChunkWriter:
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
 
+    def send_now(self, framed: bytes) -> bytes | None:
+        stream = self._stream
+        if not isinstance(stream, TlsStream):
+            return framed
+        return None if stream.try_send(framed) else b""
+
     async def send(self, framed: bytes) -> None:
         await _send_all(self._stream, framed)
 
 
 async def _send_all(stream: trio.abc.Stream, data: bytes) -> None:
     """Send, as long as the client reads. Raises BrokenResourceError if it does not."""
+    if isinstance(stream, TlsStream) and len(data) <= WRITE_BYTES:
+        if stream.try_send(data):
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return
+        data = b""
     with trio.move_on_after(SEND_SECONDS + len(data) / SEND_BYTES_PER_SECOND) as scope:
         await stream.send_all(data)
     if scope.cancelled_caught:
@@ -79,11 +91,11 @@ async def serve_connection(
     crowd = crowd or Crowd(1)
     try:
         if tls is not None:
-            stream = trio.SSLStream(transport, tls, server_side=True, https_compatible=True)
+            stream = secure = TlsStream(transport, tls)
             with trio.move_on_after(HANDSHAKE_SECONDS) as scope:
                 number = crowd.quiet(scope)
                 try:
-                    await stream.do_handshake()
+                    await secure.do_handshake()
                 finally:
                     crowd.busy(number)
             if scope.cancelled_caught:

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 import orjson
 import trio
 
+from k8slite.apiserver.http.tls import TlsStream
 from raftkv.host import Address
 
 __all__ = [
@@ -133,6 +134,10 @@ class Response:
 class Writer(Protocol):
     """The open end of a streamed answer."""
 
+    def send_now(self, framed: bytes) -> bytes | None:
+        """Write without waiting; None when all has left, else what `send` must be called with."""
+        ...
+
     async def send(self, framed: bytes) -> None:
         """Write bytes that already are HTTP chunks (see `chunk`)."""
         ...
@@ -227,6 +232,6 @@ def json_response(
 def peer_of(stream: trio.abc.Stream, address: Address | None = None) -> Peer:
     """The peer of a stream after its handshake."""
     certificate: bytes | None = None
-    if isinstance(stream, trio.SSLStream):
-        certificate = stream.getpeercert(binary_form=True)
+    if isinstance(stream, TlsStream):
+        certificate = stream.certificate()
     return Peer(address, certificate)

@@ -22,6 +22,7 @@ from k8slite.apiserver.options import ListOptions, list_options
 from k8slite.apiserver.watch_cache import (
     ADDED,
     DELETED,
+    MODIFIED,
     Entry,
     Event,
     KindCache,
@@ -141,24 +142,34 @@ class _Stream:
         self._kind = kind
         self._writer = writer
         self._subscription = subscription
-        self._first = True
+        self._first = form.style == "table"
+        look = (kind.group, kind.version, form.style, form.version, form.include_object)
+        self._keys = {type_: (look, type_) for type_ in (ADDED, MODIFIED, DELETED)}
+        self._sending = False
 
     async def run(self, marks_end: int, deadline: float) -> None:
         """Send until the deadline (trio's clock) or until the subscription is closed.
 
-        Raises BrokenResourceError when it was closed in the middle of a write.
+        Raises BrokenResourceError when either came in the middle of a write.
         """
+        with trio.move_on_at(deadline):
+            await self._run(marks_end)
+        if self._sending:
+            raise trio.BrokenResourceError("the watch timed out in the middle of a write")
+
+    async def _run(self, marks_end: int) -> None:
         subscription = self._subscription
         events = await subscription.take() if subscription.has_events else []
         await self._send_events(events)
         if marks_end:
             marks_end = max(marks_end, events[-1][1].revision) if events else marks_end
             await self._send(self._bookmark(marks_end, initial=True))
+        subscription.deliver = self._deliver
         while not subscription.closed:
-            with trio.move_on_at(deadline) as waiting:
-                events = await subscription.take()
-            if waiting.cancelled_caught:
-                return
+            events = await subscription.take()
+            if subscription.unsent is not None:
+                rest, subscription.unsent = subscription.unsent, None
+                await self._send_rest(rest)
             if events:
                 await self._send_events(events)
             elif subscription.bookmark_due:
@@ -178,24 +189,39 @@ class _Stream:
         subscription = self._subscription
         if subscription.closed:
             raise trio.BrokenResourceError("the watcher was too slow")
+        rest = self._writer.send_now(framed)
+        if rest is not None:
+            await self._send_rest(rest)
+
+    def _deliver(self, events: list[tuple[str, Event]]) -> bytes | None:
+        """See Subscription.deliver."""
+        try:
+            return self._writer.send_now(b"".join([self._encode(*pair) for pair in events]))
+        except trio.BrokenResourceError:
+            return b""  # the task will meet the same error
+
+    async def _send_rest(self, rest: bytes) -> None:
+        subscription = self._subscription
+        self._sending = True
         with trio.CancelScope() as subscription.sending:
-            await self._writer.send(framed)
+            await self._writer.send(rest)
+        self._sending = False
         if subscription.sending.cancelled_caught:
             raise trio.BrokenResourceError("the watcher was too slow")
 
     def _encode(self, type_: str, event: Event) -> bytes:
-        form, kind = self._form, self._kind
-        key = (kind.group, kind.version, form.style, form.version, form.include_object)
-        with_columns = form.style == "table" and self._first
+        with_columns = self._first
         self._first = False
+        key = self._keys[type_]
         if not with_columns:
-            found = event.encoded.get((key, type_))
+            found = event.encoded.get(key)
             if found is not None:
                 return found
+        form, kind = self._form, self._kind
         body = form.event_object(kind, _shown(type_, event), self._now(), columns=with_columns)
         framed = chunk(b'{"type":"%b","object":%b}\n' % (type_.encode(), body))
         if not with_columns:
-            event.encoded[key, type_] = framed
+            event.encoded[key] = framed
         return framed
 
     def _bookmark(self, revision: int, *, initial: bool = False) -> bytes:
