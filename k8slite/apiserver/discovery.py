@@ -9,10 +9,11 @@ import orjson
 
 from k8slite.api import discovery, openapi
 from k8slite.api.meta import Obj
+from k8slite.api.openapi_v2 import swagger
 from k8slite.apiserver.core import Core
 from k8slite.apiserver.http.message import Request, Response
 
-__all__ = ["serve_api", "serve_apis", "serve_openapi"]
+__all__ = ["serve_api", "serve_apis", "serve_openapi", "serve_swagger"]
 
 
 def _remember(core: Core, key: tuple[str, ...], make: Callable[[], Obj | None]) -> Response | None:
@@ -95,6 +96,15 @@ def serve_openapi(core: Core, request: Request) -> Response | None:
     if request.headers.get(b"if-none-match") == etag:
         return Response(304, b"", headers=((b"Etag", etag),))
     return Response(200, document, headers=((b"Etag", etag), (b"Vary", b"Accept")))
+
+
+def serve_swagger(core: Core, request: Request) -> Response | None:
+    """/openapi/v2, as JSON."""
+
+    def make() -> Obj:
+        return swagger(orjson.loads(document) for _, document in _documents(core))
+
+    return _remember(core, ("swagger",), make)
 
 
 def _documents(core: Core) -> Iterator[tuple[str, bytes]]:

@@ -29,6 +29,7 @@ PODS = "/api/v1/namespaces/default/pods"
         ("/apis/nothing.here", 404, "404 page not found"),
         ("/apis/nothing.here/v1/things", 404, "404 page not found"),
         ("/api/v1/things", 404, "could not find the requested resource"),
+        ("/openapi/v2", 200, '"swagger":"2.0"'),
         ("/openapi/v3", 200, "/openapi/v3/apis/apps/v1?hash="),
         ("/openapi/v3/apis/apps/v1", 200, "io.k8s.api.apps.v1.Deployment"),
         ("/.well-known/openid-configuration", 200, '"jwks_uri"'),
