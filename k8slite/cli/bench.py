@@ -1,26 +1,34 @@
-"""`k8slite bench quorum | startup`: the figures that this house promises, on your machine."""
+"""`k8slite bench quorum | startup | api | scheduler`: the figures that this house promises."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import importlib
+from typing import Any, Final
 
 __all__ = ["add_commands"]
 
+BENCHES: Final = {
+    "quorum": "writes per second and latency by the store's quorum size",
+    "startup": "time until a cluster is ready, and its memory",
+    "api": "requests, lists and watches of one apiserver",
+    "scheduler": "pods bound per second, and the time of a decision",
+}
+"""Modules of the package `bench`: each adds its own flags and runs."""
 
-def add_commands(commands: Any) -> None:
-    from bench import quorum, startup
 
+def add_commands(commands: Any, *, called: bool) -> None:
+    """`called`: the flags of the benchmarks are wanted too, whose modules take long to import."""
     parser = commands.add_parser(
         "bench",
-        help="measure quorum sizes and start-up",
+        help="measure quorum sizes, start-up, the API, the scheduler",
         description="Measure on this machine; nothing else should run beside it.",
     )
+    if not called:
+        return
     benches = parser.add_subparsers(metavar="BENCH", required=True)
-    for name, module, words in (
-        ("quorum", quorum, "writes per second and latency by the store's quorum size"),
-        ("startup", startup, "time until a cluster is ready, and its memory"),
-    ):
+    for name, words in BENCHES.items():
+        module = importlib.import_module(f"bench.{name}")
         each = benches.add_parser(name, help=words, description=f"{words[0].upper()}{words[1:]}.")
         module.add_arguments(each)
         each.set_defaults(run=_runner(module))

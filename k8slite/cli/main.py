@@ -43,8 +43,8 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def parser() -> argparse.ArgumentParser:
-    """All commands and their flags."""
+def parser(called: str = "bench") -> argparse.ArgumentParser:
+    """All commands and their flags; those of `bench` only where it is called."""
     made = argparse.ArgumentParser(
         prog="k8slite",
         description="A highly available Kubernetes that one can hold in the hand.",
@@ -53,8 +53,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--version", action=_Version, nargs=0, help="show the version and leave")
     commands = made.add_subparsers(title="commands", metavar="COMMAND")
-    for group in (up, end, status, logs, chaos, images, bench, demo):
+    for group in (up, end, status, logs, chaos, images, demo):
         group.add_commands(commands)
+    bench.add_commands(commands, called=called == "bench")
     return made
 
 
@@ -72,8 +73,9 @@ def _open_standard_streams() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; the exit code."""
     _open_standard_streams()
-    made = parser()
-    parsed = made.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    made = parser(words[0] if words else "")
+    parsed = made.parse_args(words)
     if not hasattr(parsed, "run"):
         made.print_help(sys.stderr)
         return 2
