@@ -1,0 +1,135 @@
+"""Bugs to plant into a whole member, so that the simulation can show that it finds them.
+
+    python -m tests.sim.planted [SEEDS]     find the first seed that notices each one
+
+The core's own are in tests/raft/planted.py. FOUND_BY holds the seeds and what noticed; a change of
+the story moves them: then find them anew.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from netsim.disk import SimFile
+from raftkv.client.client import KvClient
+from raftkv.errors import KvError, LeaderChanged, ProposalDropped, UnknownOutcome
+from raftkv.mvcc.commands import Event
+from raftkv.mvcc.leases import Lessor
+from raftkv.mvcc.machine import Machine
+from raftkv.mvcc.watchers import WatchHub
+from raftkv.server.pending import Pending
+from tests.sim.scenario import play
+
+__all__ = ["FOUND_BY", "PLANTED", "finding", "planted"]
+
+Bug = tuple[type[Any], str, Callable[..., Any]]
+
+
+async def _skip_fsync(file: SimFile) -> None:
+    return
+
+
+def _drop_an_event(hub: WatchHub, events: Sequence[Event]) -> dict[int, Sequence[Event]]:
+    told = _notify(hub, events)
+    if hub.revision % 7 == 0:
+        return {watch: matched[:-1] for watch, matched in told.items() if len(matched) > 1}
+    return told
+
+
+def _tell_twice(hub: WatchHub, events: Sequence[Event]) -> dict[int, Sequence[Event]]:
+    told = _notify(hub, events)
+    if hub.revision % 7 == 0:
+        return {watch: [*matched, *matched] for watch, matched in told.items()}
+    return told
+
+
+def _call_the_unknown_refused(pending: Pending, error: KvError) -> None:
+    _fail_writes(pending, ProposalDropped() if isinstance(error, LeaderChanged) else error)
+
+
+def _forget_renewals(lessor: Lessor, lease_id: int, now: float) -> int:
+    lessor._table.get(lease_id)
+    return 5
+
+
+def _restore_without_leases(data: bytes) -> Machine:
+    machine = _restore(data)
+    for lease in list(machine.leases):
+        for key in list(lease.keys):
+            machine.leases.detach(key, lease.id)
+        machine.leases.remove(lease.id)
+    return machine
+
+
+async def _try_again(client: KvClient, request: tuple[Any, ...]) -> Any:
+    while True:
+        try:
+            return await _write(client, request)
+        except UnknownOutcome:
+            continue
+
+
+_notify = WatchHub.notify
+_fail_writes = Pending.fail_writes
+_restore = Machine.restore
+_write = KvClient._write
+
+PLANTED: dict[str, Bug] = {
+    "fsync is skipped": (SimFile, "sync", _skip_fsync),
+    "a watch loses an event": (WatchHub, "notify", _drop_an_event),
+    "a watch shows events twice": (WatchHub, "notify", _tell_twice),
+    "an unknown outcome is called a refusal": (Pending, "fail_writes", _call_the_unknown_refused),
+    "renewals of leases are forgotten": (Lessor, "renew", _forget_renewals),
+    "a snapshot comes without its leases": (Machine, "restore", _restore_without_leases),
+    "the client repeats writes of unknown outcome": (KvClient, "_write", _try_again),
+}
+
+
+@contextmanager
+def planted(name: str) -> Iterator[None]:
+    owner, attribute, wrong = PLANTED[name]
+    right = owner.__dict__[attribute]
+    setattr(owner, attribute, staticmethod(wrong) if isinstance(right, classmethod) else wrong)
+    try:
+        yield
+    finally:
+        setattr(owner, attribute, right)
+
+
+def finding(name: str, seed: int) -> str:
+    """What notices the bug in the story of a seed; empty where nothing does."""
+    with planted(name):
+        try:
+            play(seed)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            return _cause(error)
+    return ""
+
+
+def _cause(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return type(error).__name__
+
+
+FOUND_BY: dict[str, tuple[int, str]] = {
+    "fsync is skipped": (3, "WalDamaged"),
+    "a watch loses an event": (0, "RevisionViolation"),
+    "a watch shows events twice": (0, "RevisionViolation"),
+    "an unknown outcome is called a refusal": (37, "RevisionViolation"),
+    "renewals of leases are forgotten": (1, "LeaseViolation"),
+    "a snapshot comes without its leases": (5, "Disagreement"),
+    "the client repeats writes of unknown outcome": (9, "RevisionViolation"),
+}
+
+
+if __name__ == "__main__":
+    limit = int(sys.argv[1]) if len(sys.argv) > 1 else 200
+    for bug in PLANTED:
+        found = next(((s, f) for s in range(limit) if (f := finding(bug, s))), None)
+        print(f'    "{bug}": {found},', flush=True)
