@@ -22,7 +22,7 @@ from typing import Any
 import trio
 
 from raftkv.client import types
-from raftkv.client.connection import Connection, ConnectionLost, NotSent
+from raftkv.client.connection import Attempt, Connection, ConnectionLost, NotSent
 from raftkv.client.types import KeyValue, RangeResult, TxnResult, prefix_end
 from raftkv.client.watch import Watch
 from raftkv.errors import (
@@ -458,16 +458,6 @@ class KvClient:
         self._unreachable.pop(address, None)
         self._nursery.start_soon(connection.run)
         return connection
-
-
-class Attempt:
-    """A connection on its way; `error` tells why it did not come."""
-
-    __slots__ = ("error", "over")
-
-    def __init__(self) -> None:
-        self.over = trio.Event()
-        self.error: BaseException | None = None
 
 
 UNREACHABLE = (OSError, trio.BrokenResourceError, trio.TooSlowError, ConnectionLost)

@@ -21,7 +21,7 @@ from raftkv.streams import GONE, Outbox, receive, secured
 from raftkv.wire.framing import FrameReader, ProtocolError
 from raftkv.wire.protocol import MAX_FRAME_FROM_MEMBER, VERSION
 
-__all__ = ["Connection", "ConnectionLost", "NotSent", "PushTarget"]
+__all__ = ["Attempt", "Connection", "ConnectionLost", "NotSent", "PushTarget"]
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,16 @@ class PushTarget(Protocol):
 
     def pushed(self, message: list[Any]) -> None: ...
     def connection_lost(self) -> None: ...
+
+
+class Attempt:
+    """A connection on its way; `error` tells why it did not come."""
+
+    __slots__ = ("error", "over")
+
+    def __init__(self) -> None:
+        self.over = trio.Event()
+        self.error: BaseException | None = None
 
 
 class Connection:
