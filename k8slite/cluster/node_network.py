@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from k8slite.client.informer import SharedInformers
     from k8slite.dns.dns import Dns, DnsConfig
     from k8slite.network.policy.enforcer import Enforcer
-    from k8slite.proxy.writer import Writer
+    from k8slite.proxy.writer import Follower, Writer
 
 __all__ = ["open_proxy"]
 
@@ -54,9 +54,12 @@ async def open_proxy(context: Context) -> AsyncIterator[Running]:
         writer = await _open_writer(context, stack)
         client = await stack.enter_async_context(open_client(config.client, context.host))
         informers = await stack.enter_async_context(open_informers(client, context.host))
-        proxy = await stack.enter_async_context(open_proxy_over(informers, config, writer))
-        names = _Names(context)
         nursery = await stack.enter_async_context(open_background())
+        followers = _followers(context, nursery)
+        proxy = await stack.enter_async_context(
+            open_proxy_over(informers, config, writer, followers)
+        )
+        names = _Names(context)
         nursery.start_soon(names.run, client, informers)
         enforcer: Enforcer | None = None
         if context.spec.bridged:
@@ -92,6 +95,18 @@ async def _open_writer(context: Context, stack: AsyncExitStack) -> Writer:
 
     addresses = (place.node_address(context.component.number),)
     return await stack.enter_async_context(open_userspace_writer(addresses, context.host.net))
+
+
+def _followers(context: Context, nursery: trio.Nursery) -> list[Follower]:
+    from k8slite.proxy.health import HealthServers
+
+    address = context.place.node_address(context.component.number)
+    followers: list[Follower] = [HealthServers(address, context.host.net, nursery)]
+    if context.spec.bridged:  # a relay in user space has no flows in the kernel
+        from k8slite.proxy.conntrack import FlowCleaner
+
+        followers.append(FlowCleaner())
+    return followers
 
 
 class _Names:

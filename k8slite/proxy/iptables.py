@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from k8slite.proxy.command import run_command
-from k8slite.proxy.rules import JUMPS, ChainBuilder, Chains, changes
+from k8slite.proxy.rules import CANARY, JUMPS, ChainBuilder, Chains, changes
 from k8slite.proxy.table import Table
+from k8slite.proxy.writer import WriteFailed
 
 __all__ = ["IptablesWriter"]
 
@@ -50,6 +51,19 @@ class IptablesWriter:
         if text:
             log.debug("rules written bytes=%d ports=%d", len(text), len(table))
         return []
+
+    async def look(self) -> None:
+        """See `Writer`. As with kube-proxy, a chain that leads nowhere stands for all."""
+        if self._written is None:
+            return
+        for table in ("filter", "nat"):
+            command = ["iptables", "-w", str(LOCK_SECONDS), "-t", table, "-S", CANARY]
+            try:
+                await run_command([*self._command, *command], "")
+            except WriteFailed:
+                log.warning("rules in table %s are gone, writing them again", table)
+                self._written = None
+                return
 
     async def cleanup(self) -> None:
         """Remove our jumps, then our chains, also those of an earlier life."""

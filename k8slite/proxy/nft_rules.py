@@ -6,6 +6,7 @@ change of its chains and its elements, not of a long list of rules.
 
     nat hooks -> services -> @service-ips -> service-... or external-... -> endpoint-... -> dnat
                           -> @service-nodeports (local addresses) -> external-...
+    filter hooks before nat -> firewall-check -> @firewall-ips -> firewall-... -> drop
     filter hooks -> no-endpoints -> @no-endpoint-services, @no-endpoint-nodeports -> reject, drop
 """
 
@@ -34,6 +35,7 @@ table {TABLE} {{
   comment "rules for service addresses"
   map service-ips {{ type ipv4_addr . inet_proto . inet_service : verdict; }}
   map service-nodeports {{ type inet_proto . inet_service : verdict; }}
+  map firewall-ips {{ type ipv4_addr . inet_proto . inet_service : verdict; }}
   map no-endpoint-services {{ type ipv4_addr . inet_proto . inet_service : verdict; }}
   map no-endpoint-nodeports {{ type inet_proto . inet_service : verdict; }}
   chain reject-chain {{ reject; }}
@@ -52,6 +54,11 @@ table {TABLE} {{
     ip daddr . meta l4proto . th dport vmap @no-endpoint-services
     fib daddr type local ip daddr != 127.0.0.0/8 meta l4proto . th dport vmap @no-endpoint-nodeports
   }}
+  chain firewall-check {{
+    ct state new ip daddr . meta l4proto . th dport vmap @firewall-ips
+  }}
+  chain filter-prerouting {{ type filter hook prerouting priority -110; jump firewall-check; }}
+  chain filter-output-pre-dnat {{ type filter hook output priority -110; jump firewall-check; }}
   chain nat-prerouting {{ type nat hook prerouting priority dstnat; jump services; }}
   chain nat-output {{ type nat hook output priority -100; jump services; }}
   chain nat-postrouting {{ type nat hook postrouting priority srcnat; jump masquerading; }}
@@ -156,6 +163,15 @@ class _Port:
             self._balance(self.name("local"), first, entry.local_endpoints)
         if external:
             self.ruleset.chains[self.name("external")] = tuple(self._external())
+        if entry.source_ranges and entry.balancer_ips:
+            name, ranges = (
+                self.name("firewall"),
+                " ".join(f"ip saddr != {source}" for source in entry.source_ranges),
+            )
+            self.ruleset.chains[name] = (f"{ranges} drop",)
+            for ip in entry.balancer_ips:
+                key = f"{ip} . {self.protocol} . {entry.port}"
+                self.ruleset.elements["firewall-ips", key] = f"goto {name}"
 
     def _lead(self, works: str, refuses: str, key: str, chain: str, usable: bool) -> None:
         if usable:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from k8slite.proxy.command import run_command
 from k8slite.proxy.nft_rules import TABLE, Ruleset, RulesetBuilder, changes
 from k8slite.proxy.table import Table
+from k8slite.proxy.writer import WriteFailed
 
 __all__ = ["NftablesWriter"]
 
@@ -36,6 +37,19 @@ class NftablesWriter:
             log.debug("rules written bytes=%d ports=%d", len(text), len(table))
         self._written = wanted
         return []
+
+    async def look(self) -> None:
+        """See `Writer`."""
+        if self._written is None:
+            return
+        command = ["nft", "list", "chain", *TABLE.split(), "services"]
+        try:
+            there = await run_command([*self._command, *command], "")
+        except WriteFailed:
+            there = ""
+        if "@service-ips" not in there:
+            log.warning("rules are gone, writing them again")
+            self._written = None
 
     async def cleanup(self) -> None:
         """Remove our table, also that of an earlier life."""

@@ -8,7 +8,7 @@ a thousand pods is not a thousand writes.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import attrs
@@ -20,7 +20,7 @@ from k8slite.client.background import open_background
 from k8slite.client.client import ClientConfig, open_client
 from k8slite.client.informer import Informer, SharedInformers, open_informers
 from k8slite.proxy.table import TableBuilder
-from k8slite.proxy.writer import WriteFailed, Writer
+from k8slite.proxy.writer import Follower, WriteFailed, Writer
 from raftkv.host import Host
 
 __all__ = ["Proxy", "ProxyConfig", "open_proxy", "open_proxy_over"]
@@ -32,25 +32,32 @@ log = logging.getLogger(__name__)
 class ProxyConfig:
     """`min_sync_seconds`: at least this between two writes (kube-proxy's minSyncPeriod).
     `retry_seconds`: after a failure, or while something could not be done.
-    `resync_seconds`: the table is handed to the writer at least so often."""
+    `look_seconds`: how often the writer looks whether somebody removed its rules, and the table is
+    handed to it again."""
 
     client: ClientConfig
     node_name: str
     min_sync_seconds: float = 1.0
     retry_seconds: float = 5.0
-    resync_seconds: float = 300.0
+    look_seconds: float = 30.0
 
 
 class Proxy:
     """A running proxy. Use `open_proxy`."""
 
     def __init__(
-        self, config: ProxyConfig, services: Informer, slices: Informer, writer: Writer
+        self,
+        config: ProxyConfig,
+        services: Informer,
+        slices: Informer,
+        writer: Writer,
+        followers: Sequence[Follower] = (),
     ) -> None:
         self._config = config
         self._services = services
         self._slices = slices
         self._writer = writer
+        self._followers = followers
         self._builder = TableBuilder(config.node_name)
         self._dirty = trio.Event()
         self._synced = trio.Event()
@@ -75,10 +82,12 @@ class Proxy:
         while True:
             self._dirty = trio.Event()
             started = trio.current_time()
-            again = config.resync_seconds if await self._sync() else config.retry_seconds
+            again = config.look_seconds if await self._sync() else config.retry_seconds
             await trio.sleep_until(started + config.min_sync_seconds)
-            with trio.move_on_after(again):
+            with trio.move_on_after(again) as patience:
                 await self._dirty.wait()
+            if patience.cancelled_caught:
+                await self._writer.look()
 
     async def _sync(self) -> bool:
         """Whether everything could be done."""
@@ -91,6 +100,8 @@ class Proxy:
             self.syncs += 1
             self.ports = len(table)
             self._synced.set()
+            for follower in self._followers:
+                problems = [*problems, *await follower.sync(table)]
         if problems != self.problems:
             for problem in problems:
                 log.warning("node=%s problem=%s", self._config.node_name, problem)
@@ -112,10 +123,14 @@ async def open_proxy(config: ProxyConfig, host: Host, writer: Writer) -> AsyncIt
 
 @asynccontextmanager
 async def open_proxy_over(
-    informers: SharedInformers, config: ProxyConfig, writer: Writer
+    informers: SharedInformers,
+    config: ProxyConfig,
+    writer: Writer,
+    followers: Sequence[Follower] = (),
 ) -> AsyncIterator[Proxy]:
     """`open_proxy` over informers that others use as well."""
     async with open_background() as nursery:
-        proxy = Proxy(config, informers.of(SERVICES), informers.of(ENDPOINT_SLICES), writer)
+        services, slices = informers.of(SERVICES), informers.of(ENDPOINT_SLICES)
+        proxy = Proxy(config, services, slices, writer, followers)
         nursery.start_soon(proxy.run, name="proxy")
         yield proxy

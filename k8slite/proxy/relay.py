@@ -7,6 +7,7 @@ endpoints leaves the connections that exist alone, as kube-proxy does.
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import socket
 import struct
@@ -61,10 +62,18 @@ class Balancer:
     def __init__(self) -> None:
         self.endpoints: tuple[Endpoint, ...] = ()
         self.affinity_seconds = 0
+        self._ranges: tuple[str, ...] = ()
+        self._networks: tuple[ipaddress.IPv4Network, ...] = ()
         self._turn = 0
         self._clients: OrderedDict[str, tuple[Endpoint, float]] = OrderedDict()
 
-    def set(self, endpoints: Sequence[Endpoint], affinity_seconds: int) -> None:
+    def set(
+        self, endpoints: Sequence[Endpoint], affinity_seconds: int, ranges: tuple[str, ...] = ()
+    ) -> None:
+        """`ranges`: the clients that are served; none: all."""
+        if ranges != self._ranges:
+            self._ranges = ranges
+            self._networks = tuple(ipaddress.IPv4Network(each, strict=False) for each in ranges)
         self.endpoints = tuple(endpoints)
         self.affinity_seconds = affinity_seconds
         if not affinity_seconds:
@@ -73,7 +82,7 @@ class Balancer:
     def candidates(self, client: str, now: float) -> list[Endpoint]:
         """All endpoints, in the order in which they should be tried."""
         endpoints = self.endpoints
-        if not endpoints:
+        if not endpoints or not self._admits(client):
             return []
         turn = self._turn % len(endpoints)
         self._turn = turn + 1
@@ -83,6 +92,12 @@ class Balancer:
             order.remove(known[0])
             order.insert(0, known[0])
         return order
+
+    def _admits(self, client: str) -> bool:
+        if not self._networks:
+            return True
+        address = ipaddress.IPv4Address(client)
+        return any(address in network for network in self._networks)
 
     def served(self, client: str, endpoint: Endpoint, now: float) -> None:
         if not self.affinity_seconds:

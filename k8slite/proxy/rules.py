@@ -10,6 +10,7 @@ chains of that service and no others.
                                            the external policy Local, KUBE-SVL-...
     POSTROUTING -> KUBE-POSTROUTING: masquerades what KUBE-MARK-MASQ has marked
     filter: KUBE-SERVICES and KUBE-EXTERNAL-SERVICES reject what has no endpoints
+            KUBE-PROXY-FIREWALL drops what KUBE-FW-... of a load balancer's address did not take
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from typing import Final, NamedTuple
 
 from k8slite.proxy.table import Endpoint, ServicePort, Table
 
-__all__ = ["ChainBuilder", "Chains", "JUMPS", "build_chains", "changes"]
+__all__ = ["CANARY", "ChainBuilder", "Chains", "JUMPS", "build_chains", "changes"]
 
 Chains = dict[tuple[str, str], tuple[str, ...]]
 """(table, chain) to its rules, without the leading "-A CHAIN "."""
 
 MARK: Final = "0x4000"
+CANARY: Final = "KUBE-PROXY-CANARY"
 LARGE_ENDPOINTS: Final = 1000
 NODE_PORTS_NOTE: Final = (
     '"kubernetes service nodeports; NOTE: this must be the last rule in this chain"'
@@ -37,6 +39,9 @@ _EXTERNAL: Final = (
     f'{_NEW} -m comment --comment "kubernetes externally-visible service portals" '
     "-j KUBE-EXTERNAL-SERVICES"
 )
+_FIREWALL: Final = (
+    f'{_NEW} -m comment --comment "kubernetes load balancer firewall" -j KUBE-PROXY-FIREWALL'
+)
 JUMPS: Final[tuple[tuple[str, str, str], ...]] = (
     ("nat", "PREROUTING", '-m comment --comment "kubernetes service portals" -j KUBE-SERVICES'),
     ("nat", "OUTPUT", '-m comment --comment "kubernetes service portals" -j KUBE-SERVICES'),
@@ -45,6 +50,9 @@ JUMPS: Final[tuple[tuple[str, str, str], ...]] = (
         "POSTROUTING",
         '-m comment --comment "kubernetes postrouting rules" -j KUBE-POSTROUTING',
     ),
+    ("filter", "INPUT", _FIREWALL),
+    ("filter", "FORWARD", _FIREWALL),
+    ("filter", "OUTPUT", _FIREWALL),
     ("filter", "INPUT", _EXTERNAL),
     ("filter", "FORWARD", _EXTERNAL),
     ("filter", "FORWARD", _PORTALS),
@@ -66,6 +74,7 @@ class _Part(NamedTuple):
     node_ports: tuple[str, ...]
     rejects: tuple[str, ...]
     external_rejects: tuple[str, ...]
+    firewall: tuple[str, ...]
     chains: Chains
 
 
@@ -108,6 +117,7 @@ class ChainBuilder:
             tuple(_node_port(entry)),
             tuple(_internal_rejects(entry)),
             tuple(_external_rejects(entry)),
+            tuple(_firewall(entry)),
             chains,
         )
 
@@ -122,6 +132,8 @@ def _fixed_chains(parts: Sequence[_Part]) -> Chains:
     return {
         ("nat", "KUBE-SERVICES"): (*(rule for part in parts for rule in part.portals), last),
         ("nat", "KUBE-NODEPORTS"): tuple(rule for part in parts for rule in part.node_ports),
+        ("nat", CANARY): (),
+        ("filter", CANARY): (),
         ("nat", "KUBE-MARK-MASQ"): (f"-j MARK --or-mark {MARK}",),
         ("nat", "KUBE-POSTROUTING"): (
             f"-m mark ! --mark {MARK}/{MARK} -j RETURN",
@@ -133,6 +145,7 @@ def _fixed_chains(parts: Sequence[_Part]) -> Chains:
         ("filter", "KUBE-EXTERNAL-SERVICES"): tuple(
             rule for part in parts for rule in part.external_rejects
         ),
+        ("filter", "KUBE-PROXY-FIREWALL"): tuple(rule for part in parts for rule in part.firewall),
         ("filter", "KUBE-FORWARD"): (
             "-m conntrack --ctstate INVALID -j DROP",
             f'-m comment --comment "kubernetes forwarding rules" -m mark --mark {MARK}/{MARK} '
@@ -179,11 +192,28 @@ def _portals(entry: ServicePort) -> list[str]:
             f"{_comment(entry.key + ' cluster IP')} {_match(entry, entry.cluster_ip)} -j {chain}"
         )
     if entry.endpoints:
-        rules += [
-            f"{_comment(entry.key + ' external IP')} {_match(entry, ip)} -j {_chain('EXT', entry)}"
-            for ip in entry.external_ips
-        ]
+        for ip in entry.external_ips:
+            comment, chain = f"{entry.key} external IP", "EXT"
+            if ip in entry.balancer_ips:
+                comment = f"{entry.key} loadbalancer IP"
+                chain = "FW" if entry.source_ranges else "EXT"
+            rules.append(f"{_comment(comment)} {_match(entry, ip)} -j {_chain(chain, entry)}")
     return rules
+
+
+def _firewall(entry: ServicePort) -> list[str]:
+    """Of filter KUBE-PROXY-FIREWALL: what still has a load balancer's address was not let in."""
+    if not entry.source_ranges or not entry.endpoints:
+        return []
+    comment = _comment(f"{entry.key} traffic not accepted by {_chain('FW', entry)}")
+    return [f"{comment} {_match(entry, ip)} -j DROP" for ip in entry.balancer_ips]
+
+
+def _firewall_chain(entry: ServicePort) -> Iterable[str]:
+    for source in entry.source_ranges:
+        yield f"{_comment(entry.key + ' loadbalancer IP')} -s {source} -j {_chain('EXT', entry)}"
+    note = f"other traffic to {entry.key} will be dropped by KUBE-PROXY-FIREWALL"
+    yield _comment(note)
 
 
 def _node_port(entry: ServicePort) -> list[str]:
@@ -244,6 +274,8 @@ def _service_chains(entry: ServicePort, cluster_cidr: str, chains: Chains, comme
         used.update(dict.fromkeys(entry.local_endpoints))
     if external:
         chains["nat", _chain("EXT", entry)] = tuple(_external_chain(entry, cluster_cidr))
+    if entry.balancer_ips and entry.source_ranges:
+        chains["nat", _chain("FW", entry)] = tuple(_firewall_chain(entry))
     for endpoint in used:
         chains["nat", _endpoint_chain(entry, endpoint)] = _endpoint_rules(entry, endpoint, comments)
 

@@ -7,13 +7,15 @@ The rules are kube-proxy's:
 - Endpoints are the ready ones. Where a service has none, those that are terminating but still
   serve take over, so that a rollout that ends all old pods at once loses no connection.
 - Traffic policy Local restricts to endpoints of this node: the internal one what comes to the
-  cluster IP, the external one what comes to node ports and external addresses.
+  cluster IP, the external one what comes to node ports and external addresses. Where all of this
+  node's own are terminating, those that still serve take over here too.
+- Source ranges count for the load balancer's addresses alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, NamedTuple
 
 import attrs
 
@@ -25,6 +27,8 @@ PROXY_NAME_LABEL: Final = "service.kubernetes.io/service-proxy-name"
 HEADLESS_LABEL: Final = "service.kubernetes.io/headless"
 SERVICE_NAME_LABEL: Final = "kubernetes.io/service-name"
 AFFINITY_SECONDS: Final = 10800
+SOURCE_RANGES_ANNOTATION: Final = "service.beta.kubernetes.io/load-balancer-source-ranges"
+EVERYBODY: Final = "0.0.0.0/0"
 
 
 @attrs.frozen(order=True)
@@ -43,9 +47,11 @@ class Endpoint:
 class ServicePort:
     """One port of one service.
 
-    `external_ips`: also those of the load balancer. `node_port` 0: none. `affinity_seconds` 0:
-    none. `cluster_endpoints` serve the cluster IP, `external_endpoints` all the rest; the latter
-    are this node's own under the external policy Local.
+    `external_ips`: also those of the load balancer, `balancer_ips` these alone, which only
+    `source_ranges` may use where there are any. `node_port` 0: none. `affinity_seconds` 0: none.
+    `cluster_endpoints` serve the cluster IP, `external_endpoints` all the rest; the latter are
+    this node's own under the external policy Local. Load balancers ask at `health_port` (0: none)
+    for `ready_here`, the number of ready endpoints of this node.
     """
 
     namespace: str
@@ -61,6 +67,12 @@ class ServicePort:
     external_local: bool = False
     endpoints: tuple[Endpoint, ...] = ()
     """All usable ones, on whatever node."""
+    leaving: tuple[Endpoint, ...] = ()
+    """This node's that terminate and still serve, where it has no ready ones."""
+    balancer_ips: tuple[str, ...] = ()
+    source_ranges: tuple[str, ...] = ()
+    health_port: int = 0
+    ready_here: int = 0
 
     @property
     def key(self) -> str:
@@ -70,7 +82,7 @@ class ServicePort:
 
     @property
     def local_endpoints(self) -> tuple[Endpoint, ...]:
-        return tuple(endpoint for endpoint in self.endpoints if endpoint.local)
+        return tuple(endpoint for endpoint in self.endpoints if endpoint.local) or self.leaving
 
     @property
     def cluster_endpoints(self) -> tuple[Endpoint, ...]:
@@ -149,40 +161,66 @@ def _service_ports(service: Obj, slices: list[Obj], node_name: str) -> list[Serv
     spec = service["spec"]
     metadata = service["metadata"]
     external = [ip for ip in spec.get("externalIPs") or () if ":" not in ip]
-    balancer = (service.get("status") or {}).get("loadBalancer") or {}
-    if spec.get("type") == "LoadBalancer":
-        for ingress in balancer.get("ingress") or ():
-            ip = ingress.get("ip", "")
-            if ip and ":" not in ip and ingress.get("ipMode", "VIP") == "VIP":
-                external.append(ip)
+    is_balanced = spec.get("type") == "LoadBalancer"
+    balancer = tuple(_balancer_ips(service)) if is_balanced else ()
+    external_local = spec.get("externalTrafficPolicy") == "Local"
     affinity = 0
     if spec.get("sessionAffinity") == "ClientIP":
         config = (spec.get("sessionAffinityConfig") or {}).get("clientIP") or {}
         affinity = config.get("timeoutSeconds") or AFFINITY_SECONDS
-    return [
-        ServicePort(
-            namespace=metadata["namespace"],
-            name=metadata["name"],
-            port_name=port.get("name") or "",
-            protocol=port.get("protocol") or "TCP",
-            cluster_ip=_cluster_ip(spec),
-            port=port["port"],
-            node_port=port.get("nodePort") or 0,
-            external_ips=tuple(dict.fromkeys(external)),
-            affinity_seconds=affinity,
-            internal_local=spec.get("internalTrafficPolicy") == "Local",
-            external_local=spec.get("externalTrafficPolicy") == "Local",
-            endpoints=_endpoints(
-                slices, port.get("name") or "", port.get("protocol") or "TCP", node_name
-            ),
+    entries = []
+    for port in spec.get("ports") or ():
+        protocol = port.get("protocol") or "TCP"
+        found = _endpoints(slices, port.get("name") or "", protocol, node_name)
+        entries.append(
+            ServicePort(
+                namespace=metadata["namespace"],
+                name=metadata["name"],
+                port_name=port.get("name") or "",
+                protocol=protocol,
+                cluster_ip=_cluster_ip(spec),
+                port=port["port"],
+                node_port=port.get("nodePort") or 0,
+                external_ips=tuple(dict.fromkeys((*external, *balancer))),
+                affinity_seconds=affinity,
+                internal_local=spec.get("internalTrafficPolicy") == "Local",
+                external_local=external_local,
+                endpoints=found.usable,
+                leaving=found.leaving,
+                balancer_ips=balancer,
+                source_ranges=_source_ranges(service) if is_balanced else (),
+                health_port=spec.get("healthCheckNodePort") or 0 if external_local else 0,
+                ready_here=found.ready_here,
+            )
         )
-        for port in spec.get("ports") or ()
-    ]
+    return entries
 
 
-def _endpoints(
-    slices: list[Obj], port_name: str, protocol: str, node_name: str
-) -> tuple[Endpoint, ...]:
+def _balancer_ips(service: Obj) -> Iterator[str]:
+    balancer = (service.get("status") or {}).get("loadBalancer") or {}
+    for ingress in balancer.get("ingress") or ():
+        ip = ingress.get("ip", "")
+        if ip and ":" not in ip and ingress.get("ipMode", "VIP") == "VIP":
+            yield ip
+
+
+def _source_ranges(service: Obj) -> tuple[str, ...]:
+    """From whom; none: from everybody. The annotation is the field's predecessor."""
+    ranges = service["spec"].get("loadBalancerSourceRanges")
+    if not ranges:
+        text = (service["metadata"].get("annotations") or {}).get(SOURCE_RANGES_ANNOTATION) or ""
+        ranges = text.split(",") if text.strip() else []
+    kept = tuple(sorted({each.strip() for each in ranges if ":" not in each}))
+    return () if EVERYBODY in kept else kept
+
+
+class _Found(NamedTuple):
+    usable: tuple[Endpoint, ...]
+    leaving: tuple[Endpoint, ...]
+    ready_here: int
+
+
+def _endpoints(slices: list[Obj], port_name: str, protocol: str, node_name: str) -> _Found:
     ready: dict[tuple[str, int], Endpoint] = {}
     serving: dict[tuple[str, int], Endpoint] = {}
     for each in slices:
@@ -204,4 +242,6 @@ def _endpoints(
                         ready[ip, number] = found
                     elif still_serves:
                         serving[ip, number] = found
-    return tuple(sorted((ready or serving).values()))
+    ready_here = len({each.ip for each in ready.values() if each.local})
+    leaving = [each for each in serving.values() if each.local and not ready_here]
+    return _Found(tuple(sorted((ready or serving).values())), tuple(sorted(leaving)), ready_here)

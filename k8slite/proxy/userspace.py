@@ -27,6 +27,7 @@ __all__ = ["UserspaceWriter", "open_userspace_writer"]
 
 log = logging.getLogger(__name__)
 
+LOOPBACK: Final = "127."
 KINDS: Final = {"TCP": socket.SOCK_STREAM, "UDP": socket.SOCK_DGRAM}
 
 
@@ -42,9 +43,12 @@ class Front(NamedTuple):
 
 
 class _Wanted(NamedTuple):
+    """`ranges`: from where alone; none: from everywhere."""
+
     key: str
     endpoints: tuple[Endpoint, ...]
     affinity_seconds: int
+    ranges: tuple[str, ...]
 
 
 class UserspaceWriter:
@@ -75,7 +79,7 @@ class UserspaceWriter:
                     problems.append(f"{want.key} can't be served at {front}: {error}")
                     continue
                 self._relays[front] = relay
-            relay.balancer.set(want.endpoints, want.affinity_seconds)
+            relay.balancer.set(want.endpoints, want.affinity_seconds, want.ranges)
         await trio.lowlevel.checkpoint()
         return problems
 
@@ -92,10 +96,15 @@ class UserspaceWriter:
             if entry.node_port:
                 for address in self._node_addresses:
                     fronts.append((address, entry.node_port, entry.external_endpoints))
+            for ip in entry.external_ips:
+                # Elsewhere these are the machine's business; only loopback addresses can be had.
+                if ip.startswith(LOOPBACK):
+                    fronts.append((ip, entry.port, entry.external_endpoints))
             for ip, port, endpoints in fronts:
                 front = Front(entry.protocol, ip, port)
                 if endpoints and front not in wanted:
-                    wanted[front] = _Wanted(entry.key, endpoints, entry.affinity_seconds)
+                    ranges = entry.source_ranges if ip in entry.balancer_ips else ()
+                    wanted[front] = _Wanted(entry.key, endpoints, entry.affinity_seconds, ranges)
         return wanted, problems
 
     def _open(self, front: Front) -> TcpRelay | UdpRelay:
@@ -107,6 +116,10 @@ class UserspaceWriter:
             relay = UdpRelay(sock)
         self._nursery.start_soon(relay.run, self._nursery, name=f"relay {front}")
         return relay
+
+    async def look(self) -> None:
+        """See `Writer`: what this process listens on, nobody else can take away."""
+        await trio.lowlevel.checkpoint()
 
     async def cleanup(self) -> None:
         """Stop listening everywhere; connections that exist end with the writer."""

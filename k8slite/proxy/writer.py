@@ -6,7 +6,7 @@ from typing import Protocol
 
 from k8slite.proxy.table import Table
 
-__all__ = ["Writer", "WriteFailed"]
+__all__ = ["Follower", "WriteFailed", "Writer"]
 
 
 class WriteFailed(Exception):
@@ -24,6 +24,19 @@ class Writer(Protocol):
         """
         ...
 
+    async def look(self) -> None:
+        """Whether what was written is still there; where it is not, the next `sync` writes all of
+        it again. Cheap, and raises nothing."""
+        ...
+
     async def cleanup(self) -> None:
         """Remove everything that `sync` made, now or in an earlier life. Raises WriteFailed."""
+        ...
+
+
+class Follower(Protocol):
+    """What else is done about a table, once its rules are written."""
+
+    async def sync(self, table: Table) -> list[str]:
+        """What could not be done, one sentence each; that is tried again."""
         ...

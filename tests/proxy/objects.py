@@ -31,7 +31,12 @@ def endpoint(ip: str, node: str = "node-1", **conditions: bool) -> Obj:
 
 
 def endpoint_slice(
-    *endpoints: Obj, name: str = "web", port: int = 8080, port_name: str = "http", suffix: str = "1"
+    *endpoints: Obj,
+    name: str = "web",
+    port: int = 8080,
+    port_name: str = "http",
+    suffix: str = "1",
+    protocol: str = "TCP",
 ) -> Obj:
     return {
         "metadata": {
@@ -40,6 +45,6 @@ def endpoint_slice(
             "labels": {"kubernetes.io/service-name": name},
         },
         "addressType": "IPv4",
-        "ports": [{"name": port_name, "port": port, "protocol": "TCP"}],
+        "ports": [{"name": port_name, "port": port, "protocol": protocol}],
         "endpoints": list(endpoints),
     }

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
+from pyroute2 import Conntrack
 
-from k8slite.network.namespaces import command_inside
+from k8slite.network.namespaces import command_inside, inside
+from k8slite.proxy.conntrack import FlowCleaner
 from k8slite.proxy.iptables import IptablesWriter
 from k8slite.proxy.nftables import NftablesWriter
 from k8slite.proxy.table import build_table
@@ -110,8 +116,6 @@ async def test_affinity(lab: Lab, writers: list[Any]) -> None:
 
 async def test_the_host_is_reached_through_a_service(lab: Lab, writers: list[Any]) -> None:
     """As pods reach the apiserver by the service `kubernetes`."""
-    import socket
-
     import trio
 
     listener = socket.create_server((lab.switch.host_address, 0))
@@ -144,7 +148,7 @@ async def test_a_second_life_takes_over_and_cleans_up(
     if kind is IptablesWriter:
         assert "default/old" not in saved
         assert saved.count("-j KUBE-POSTROUTING") == 1
-        assert saved.count("-A OUTPUT") == 2
+        assert saved.count("-A OUTPUT") == 3
 
 
 async def test_from_any_table_to_any_other(lab: Lab, writers: list[Any]) -> None:
@@ -191,3 +195,96 @@ async def test_failure_says_why(kind: Kind, writers: list[Any]) -> None:
     table = build_table([service()], BOTH, "node-1")
     with pytest.raises(WriteFailed, match="failed with"):
         await odd.sync(table)
+
+
+BALANCER = "192.0.2.9"
+
+
+def balanced(*ranges: str, **spec: Any) -> dict[str, Any]:
+    one = service(type="LoadBalancer", loadBalancerSourceRanges=list(ranges), **spec)
+    one["status"] = {"loadBalancer": {"ingress": [{"ip": BALANCER}]}}
+    return one
+
+
+async def test_source_ranges_of_a_load_balancer(lab: Lab, writers: list[Any]) -> None:
+    client, other = netns("pod-client-1"), netns("pod-client-2")
+    await sync(writers, [balanced(externalIPs=["192.0.2.1"])], BOTH)
+    for ip in (BALANCER, "192.0.2.1"):
+        answers = lab.ask_often(client, ip, 80, 16)
+        assert {answer.split()[0] for answer in answers} == {"one", "two"}
+    await sync(writers, [balanced("10.244.1.9/32", externalIPs=["192.0.2.1"])], BOTH)
+    assert lab.ask(client, BALANCER, 80).split()[0] in ("one", "two")
+    assert lab.ask(other, BALANCER, 80).startswith("error")
+    assert lab.ask(other, "192.0.2.1", 80).split()[0] in ("one", "two")
+    assert lab.ask(other, WEB, 80).split()[0] in ("one", "two")
+
+
+async def test_flushed_rules_are_written_again(lab: Lab, writers: list[Any]) -> None:
+    await sync(writers, [service()], BOTH)
+    for writer in writers:
+        await writer.look()
+        assert writer._written is not None
+    lab.run(lab.nodes[0].netns, ["nft", "flush", "ruleset"])
+    for writer in writers:
+        await writer.look()
+    assert [writer._written is None for writer in writers] == [True, False]
+    await sync(writers, [service()], BOTH)
+    assert lab.ask(netns("pod-client-1"), WEB, 80).split()[0] in ("one", "two")
+
+
+async def test_clients_of_udp_leave_a_pod_that_has_gone(lab: Lab, writers: list[Any]) -> None:
+    """One socket that never changes its port, as DNS clients have them."""
+    ports = [{"name": "http", "port": 53, "protocol": "UDP"}]
+    ends = [endpoint_slice(endpoint("10.244.1.2"), protocol="UDP")]
+    moved = [endpoint_slice(endpoint("10.244.2.2", "node-2"), protocol="UDP")]
+
+    def open_kernel() -> Conntrack:
+        with inside(lab.nodes[0].netns):
+            kernel = Conntrack()
+            list(kernel.dump_entries())  # its socket is made by the first request
+        return kernel
+
+    cleaner = FlowCleaner(open_kernel)
+    with contextlib.ExitStack() as stack:
+        for name in ("one", "two"):
+            stack.enter_context(udp_server(lab, netns(f"pod-{name}"), name))
+        client = stack.enter_context(udp_client(lab, netns("pod-client-1")))
+        assert client() == "", "nobody yet"
+        for slices, name in ((ends, "one"), (moved, "two")):
+            await sync(writers, [service(ports=ports)], slices)
+            assert await cleaner.sync(build_table([service(ports=ports)], slices, "node-1")) == []
+            assert client() == name
+
+
+@contextlib.contextmanager
+def udp_server(lab: Lab, netns: str, name: str) -> Iterator[None]:
+    code = (
+        "import socket,sys\ns=socket.socket(type=socket.SOCK_DGRAM);s.bind(('',8080));"
+        "print('ready',flush=True)\nwhile 1:\n _,a=s.recvfrom(99);s.sendto(sys.argv[1].encode(),a)"
+    )
+    command = command_inside(netns, [sys.executable, "-c", code, name])
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def udp_client(lab: Lab, netns: str) -> Iterator[Callable[[], str]]:
+    """Who answers; "" for nobody."""
+    with inside(netns):
+        sock = socket.socket(type=socket.SOCK_DGRAM)
+    sock.settimeout(0.5)
+
+    def ask() -> str:
+        sock.sendto(b"?", (WEB, 53))
+        try:
+            return sock.recv(99).decode()
+        except OSError:
+            return ""
+
+    with sock:
+        yield ask

@@ -27,6 +27,7 @@ class RecordingWriter:
         self.tables: list[Table] = []
         self.times: list[float] = []
         self.answers: list[Any] = []
+        self.looks = 0
 
     async def sync(self, table: Table) -> list[str]:
         self.times.append(trio.current_time())
@@ -35,6 +36,9 @@ class RecordingWriter:
             raise answer
         self.tables.append(table)
         return list(answer)
+
+    async def look(self) -> None:
+        self.looks += 1
 
     async def cleanup(self) -> None:
         self.tables.clear()
@@ -65,7 +69,8 @@ async def test_changes_are_gathered(autojump_clock: trio.testing.MockClock) -> N
         assert len(writer.tables) == 2
         assert proxy.ports == 1
         await trio.sleep(100)
-        assert len(writer.tables) == 2, "nothing to do, nothing done"
+        assert writer.looks == 3
+        assert len(writer.tables) == 2 + 3, "only shown again after each look"
 
 
 async def test_failures_are_tried_again(autojump_clock: trio.testing.MockClock) -> None:
@@ -93,3 +98,27 @@ async def test_lost_watches_cost_time_only(autojump_clock: trio.testing.MockCloc
         api.add(SERVICES, service("other", "10.96.0.11"))
         await trio.sleep(60)
         assert len(writer.tables[-1]) == 2
+
+
+async def test_followers_come_after_the_rules(autojump_clock: trio.testing.MockClock) -> None:
+    class Follows:
+        def __init__(self) -> None:
+            self.seen: list[int] = []
+
+        async def sync(self, table: Table) -> list[str]:
+            self.seen.append(len(writer.tables))
+            return ["no"] if len(self.seen) == 1 else []
+
+    api, writer, follows = FakeApi(), RecordingWriter(), Follows()
+    api.add(SERVICES, service())
+    writer.answers = [WriteFailed("later")]
+    async with (
+        open_informers(api, MemoryHost()) as informers,
+        open_proxy_over(informers, CONFIG, writer, [follows]) as proxy,
+    ):
+        await proxy.wait_synced()
+        await trio.sleep(1)
+        assert proxy.problems == ["no"]
+        await trio.sleep(20)
+        assert proxy.problems == []
+    assert follows.seen[:2] == [1, 2]

@@ -102,3 +102,37 @@ def test_order_of_objects_does_not_matter() -> None:
     one = build_table(services, slices, "node-1")
     two = build_table(services[::-1], slices[::-1], "node-1")
     assert list(one.items()) == list(two.items())
+
+
+def test_where_all_of_this_node_are_terminating_they_serve_its_own_traffic() -> None:
+    dying = endpoint("10.244.1.3", ready=False, serving=True, terminating=True)
+    far = endpoint("10.244.2.2", "node-2")
+    local = service(externalTrafficPolicy="Local")
+    entry = only([local], [endpoint_slice(dying, far)])
+    assert [e.ip for e in entry.external_endpoints] == ["10.244.1.3"]
+    assert [e.ip for e in entry.cluster_endpoints] == ["10.244.2.2"]
+    assert entry.ready_here == 0
+    entry = only([local], [endpoint_slice(dying, far, endpoint("10.244.1.4"))])
+    assert [e.ip for e in entry.external_endpoints] == ["10.244.1.4"]
+    assert entry.ready_here == 1
+
+
+def test_load_balancers() -> None:
+    balanced = service(
+        type="LoadBalancer",
+        externalIPs=["192.0.2.1"],
+        externalTrafficPolicy="Local",
+        healthCheckNodePort=31000,
+        loadBalancerSourceRanges=["198.51.100.0/24", "fd00::/8"],
+    )
+    ingress = [{"ip": "192.0.2.9"}, {"ip": "192.0.2.10", "ipMode": "Proxy"}, {"hostname": "x"}]
+    balanced["status"] = {"loadBalancer": {"ingress": ingress}}
+    entry = only([balanced], [])
+    assert entry.external_ips == ("192.0.2.1", "192.0.2.9")
+    assert entry.balancer_ips == ("192.0.2.9",)
+    assert entry.source_ranges == ("198.51.100.0/24",)
+    assert entry.health_port == 31000
+    open_ = {**balanced, "spec": {**balanced["spec"], "loadBalancerSourceRanges": ["0.0.0.0/0"]}}
+    assert only([open_], []).source_ranges == ()
+    cluster = {**balanced, "spec": {**balanced["spec"], "externalTrafficPolicy": "Cluster"}}
+    assert only([cluster], []).health_port == 0
