@@ -3,7 +3,7 @@
 PACKAGES := raftkv netsim k8slite bench
 WITH_VENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
 
-.PHONY: setup test lint demo lock clean
+.PHONY: setup test lint demo soak lock clean
 
 setup:
 	@.ci/setup
@@ -19,6 +19,10 @@ lint: setup
 
 demo: setup
 	$(WITH_VENV) k8slite demo
+
+# Real members under real faults, until stopped. Simulated ones: SIM_SEEDS=0:5000 make test
+soak: setup
+	.venv/bin/python -m tests.campaign --seconds 0
 
 # After a change of dependencies in pyproject.toml; pins that still fit are kept.
 lock:
