@@ -71,9 +71,6 @@ class Fabric:
         if self._owners.setdefault(address, host) != host:
             raise ValueError(f"{address} belongs to {self._owners[address]} already")
 
-    def disown(self, address: str) -> None:
-        self._owners.pop(address, None)
-
     def resolve(self, address: str, asker: str) -> tuple[str, str]:
         """(host name, address) that `address` stands for, seen from the host `asker`.
 

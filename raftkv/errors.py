@@ -42,7 +42,6 @@ __all__ = [
     "ProtocolError",
     "RequestTooLarge",
     "SnapshotDamaged",
-    "Stopped",
     "StorageFailed",
     "Timeout",
     "TooManyLearners",
@@ -52,7 +51,6 @@ __all__ = [
     "UnhealthyCluster",
     "UnknownOutcome",
     "WalDamaged",
-    "WatchOverflow",
     "WrongCluster",
     "from_wire",
     "to_wire",
@@ -150,13 +148,6 @@ class NoSpace(KvError):
     text = "etcdserver: mvcc: database space exceeded"
 
 
-class WatchOverflow(KvError):
-    """The watcher was too slow for its bounded queue; it may watch again from its last revision."""
-
-    code = "WatchOverflow"
-    text = "etcdserver: watcher is too slow and was closed; watch again from the last revision"
-
-
 # --- leases -------------------------------------------------------------------------------------
 
 
@@ -221,11 +212,6 @@ class ProposalDropped(NotApplied):
 class TooManyRequests(NotApplied):
     code = "TooManyRequests"
     text = "etcdserver: too many requests"
-
-
-class Stopped(NotApplied):
-    code = "Stopped"
-    text = "etcdserver: server stopped"
 
 
 class LeaderChanged(KvError):

@@ -63,13 +63,6 @@ def canonical(text: str) -> str:
     return _format(number, family)
 
 
-def format_quantity(number: Decimal | int, family: str = "decimal") -> str:
-    """Canonical text of a number; family is "decimal" ("1500m"), "binary" ("1536Mi") or "exponent"
-    ("15e2").
-    """
-    return _format(Decimal(number), family)
-
-
 def add(a: str, b: str) -> str:
     """The sum, in a's family (b's where a is zero), as Quantity.Add does."""
     left, family = _split(a)
@@ -114,6 +107,7 @@ def _why(text: str) -> str:
 
 
 def _format(number: Decimal, family: str) -> str:
+    """Canonical text; family is "decimal" ("1500m"), "binary" ("1536Mi") or "exponent" ("15e2")."""
     if not number:
         return "0"
     sign, number = ("-", -number) if number < 0 else ("", number)

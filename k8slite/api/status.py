@@ -367,11 +367,6 @@ def not_acceptable(accepted: Sequence[str]) -> ApiError:
     return ApiError(406, "NotAcceptable", message)
 
 
-def request_too_large(limit: int) -> ApiError:
-    message = f"Request entity too large: limit is {limit}"
-    return ApiError(413, "RequestEntityTooLarge", message)
-
-
 def rejected_patch() -> ApiError:
     """422 of a JSON patch whose test failed or whose path is not there."""
     message = "the server rejected our request due to an error in our request"

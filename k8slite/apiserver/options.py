@@ -18,7 +18,6 @@ from k8slite.api.selectors import (
     labels_or_400,
 )
 from k8slite.api.status import (
-    ApiError,
     FieldError,
     bad_request,
     forbidden_field,
@@ -228,11 +227,3 @@ def check_write_options(call: Call) -> None:
 def is_dry_run(call: Call) -> bool:
     """Is nothing to be stored?"""
     return "All" in call.request.query.get("dryRun", ())
-
-
-def unreachable_version(text: str) -> ApiError:
-    """400 for a resourceVersion inside an object that is no number."""
-    return bad_request(
-        f'resourceVersion: Invalid value: "{text}": '
-        f'strconv.ParseUint: parsing "{text}": invalid syntax'
-    )

@@ -79,7 +79,6 @@ class Connection:
         self._head: ResponseHead | None = None
         self._complete = True
         self._keep_alive = False
-        self._upgraded_rest = b""
         self._closed = False
         self.lost = False
 
@@ -131,13 +130,6 @@ class Connection:
         self._chunks.clear()
         return data
 
-    def take_stream(self) -> tuple[trio.abc.Stream, bytes]:
-        """After a 101: the raw stream and the bytes that already arrived. This object is spent."""
-        assert self._head is not None, "no response yet"
-        assert self._head.status == 101, "the server did not switch protocols"
-        self._closed = True
-        return self._stream, self._upgraded_rest
-
     async def aclose(self) -> None:
         """Close at once; nothing is flushed, a half-read response is dropped."""
         if not self._closed:
@@ -159,9 +151,8 @@ class Connection:
             return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._upgraded_rest = bytes(data[upgrade.args[0] :])
-            self._complete = True
+        except httptools.HttpParserUpgrade as error:
+            raise self._lose("the server left HTTP unasked", sent=True) from error
         except httptools.HttpParserError as error:
             raise self._lose(f"not HTTP: {error}", sent=True) from error
 
@@ -183,7 +174,7 @@ class Connection:
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        if status >= 200 or status == 101:
+        if status >= 200:
             self._head = ResponseHead(status, self._headers)
         else:
             self._headers = {}

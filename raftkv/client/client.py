@@ -23,7 +23,7 @@ import trio
 
 from raftkv.client import types
 from raftkv.client.connection import Attempt, Connection, ConnectionLost, NotSent
-from raftkv.client.types import KeyValue, RangeResult, TxnResult, prefix_end
+from raftkv.client.types import KeyValue, RangeResult, TxnResult
 from raftkv.client.watch import Watch
 from raftkv.errors import (
     KvError,
@@ -228,10 +228,6 @@ class KvClient:
             yield watch
         finally:
             watch.close()
-
-    def watch_prefix(self, prefix: bytes, **options: Any) -> Any:
-        """`watch` of all keys with a prefix."""
-        return self.watch(prefix, prefix_end(prefix), **options)
 
     # --- members --------------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 """A lease that is kept alive as long as a block lasts.
 
-Owns: one granted lease and the task that renews it. Says when the lease may be gone: no later
-than its TTL after the last renewal that was *asked for* in time and answered. Even so a holder
-may be paused between looking and acting; who needs certainty compares a revision in a
+Owns: one granted lease and the task that renews it. Says when the lease may be gone (`lost`): no
+later than its TTL after the last renewal that was *asked for* in time and answered. Even so a
+holder may be paused between looking and acting; who needs certainty compares a revision in a
 transaction (`compare(key, "create", "=", lease_key_revision)`), which is what `election` gives.
 """
 
@@ -30,12 +30,7 @@ class KeptLease:
         self.id = lease_id
         self.ttl = ttl
         self.lost = trio.Event()
-        self._valid_until = granted_at + ttl
-
-    @property
-    def valid_until(self) -> float:
-        """On trio's clock: until then the lease certainly lives."""
-        return self._valid_until
+        self._valid_until = granted_at + ttl  # until then it certainly lives, on trio's clock
 
     async def keep(self, kv: KvClient) -> None:
         """Renew at every third of the TTL, until it's lost."""

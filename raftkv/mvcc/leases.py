@@ -208,7 +208,3 @@ class Lessor:
                 found.append((lease_id, left))
                 heapq.heappush(self._checkpoints, (now + CHECKPOINT_SECONDS, lease_id))
         return sorted(found)
-
-    def next_expiry(self) -> float | None:
-        """No lease expires before this time; None without leases."""
-        return self._expiries[0][0] if self._expiries else None

@@ -77,7 +77,6 @@ __all__ = [
     "SERIALIZABLE",
     "VERSION",
     "WRITES",
-    "error_reply",
     "error_result",
     "is_error",
     "raise_error",
@@ -114,10 +113,6 @@ CANCELED: Final = "canceled"
 def error_result(error: KvError) -> list[Any]:
     """An error where a result would stand."""
     return ["error", *to_wire(error)]
-
-
-def error_reply(request_id: int, error: KvError) -> list[Any]:
-    return [request_id, ["error", *to_wire(error)]]
 
 
 def is_error(result: Any) -> bool:

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from k8slite.kubelet.images.store import ImageStore
-from k8slite.kubelet.runtime.choose import choose_runtime, open_runtime
+from k8slite.kubelet.runtime.choose import open_runtime
 from k8slite.kubelet.runtime.interface import RuntimeFailure
-from k8slite.kubelet.runtime.oci import open_oci_runtime
 from raftkv.os_host import OsHost
 
 
@@ -27,18 +26,9 @@ async def test_no_such_runtime(tmp_path: Path) -> None:
             pass
 
 
-async def test_without_root_there_are_processes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_containers_need_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = ImageStore(tmp_path / "images")
     monkeypatch.setattr("os.geteuid", lambda: 1000)
-    assert choose_runtime() == "process"
     with pytest.raises(RuntimeFailure, match="needs root"):
-        async with open_oci_runtime(tmp_path, OsHost(), images):
+        async with open_runtime("oci", tmp_path, OsHost(), images):
             pass
-
-
-def test_without_an_oci_runtime_there_are_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.geteuid", lambda: 0)
-    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
-    assert choose_runtime() == "process"

@@ -21,7 +21,7 @@ from raftkv.errors import (
 )
 from raftkv.host import Address
 from raftkv.wire.framing import FrameReader, encode, flatten
-from raftkv.wire.protocol import error_reply
+from raftkv.wire.protocol import error_result
 
 Answer = Callable[[list[Any]], Any]
 HANG_UP = object()
@@ -75,7 +75,7 @@ def ok(result: Any) -> Answer:
 
 
 def error(what: Exception) -> Answer:
-    return lambda request: error_reply(request[0], what)  # type: ignore[arg-type]  # a KvError
+    return lambda request: [request[0], error_result(what)]  # type: ignore[arg-type]  # a KvError
 
 
 def hang_up(_: list[Any]) -> Any:

@@ -1,31 +1,19 @@
-"""Runtimes by name, and which of them this machine and user can have."""
+"""Runtimes by name."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from k8slite.kubelet.images.store import ImageStore
 from k8slite.kubelet.runtime.fake import open_fake_runtime
-from k8slite.kubelet.runtime.interface import Runtime, RuntimeFailure
-from k8slite.kubelet.runtime.oci import find_oci, open_oci_runtime
+from k8slite.kubelet.runtime.interface import Runtime
+from k8slite.kubelet.runtime.oci import open_oci_runtime
 from k8slite.kubelet.runtime.process import open_process_runtime
 from raftkv.host import Host
 
 RUNTIMES = ("oci", "process", "fake")
-
-
-def choose_runtime() -> str:
-    """`oci` for root with an OCI runtime installed, else `process`."""
-    if os.geteuid() != 0:
-        return "process"
-    try:
-        find_oci()
-    except RuntimeFailure:
-        return "process"
-    return "oci"
 
 
 @asynccontextmanager
