@@ -122,15 +122,12 @@ def _through_the_api(
 ) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="k8slite-bench-") as home:
         environment = {**os.environ, "K8SLITE_HOME": str(Path(home) / "home")}
-        up = ["up", "--detach", "--name", NAME, "--control-planes", "1", "--nodes", "1"]
-        up += ["--runtime", "fake", "--proxy", "none", "--store", store]
+        up = ["up", "--detach", "--name", NAME, "--control-planes", "1", "--nodes", "0"]
+        up += ["--runtime", "fake", "--store", store]
         try:
             _output([*COMMAND, *up], environment)
             config = _output([*COMMAND, "kubeconfig", "--name", NAME], environment)
             api = Api(config, Path(home))
-            own = api.one("GET", "/api/v1/nodes")["items"][0]["metadata"]["name"]
-            cordon = b'{"spec":{"unschedulable":true}}'
-            api.one("PATCH", f"/api/v1/nodes/{own}", cordon, "application/merge-patch+json")
             api.many("/api/v1/nodes", [_node(number) for number in range(size)], connections)
             seen = Seen(api, pods)
             began = time.monotonic()
