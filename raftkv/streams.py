@@ -1,9 +1,9 @@
 """What both ends of a connection need: TLS around a stream, and bytes gathered for one send.
 
 Owns: `Outbox`, the messages not sent yet, which anyone adds to and one task drains in one call a
-batch; `Wakeup`, the one-task alarm clock under it. When an outbox is full nothing is refused:
-whoever produces asks `crowded` first and holds back (a session stops reading requests, a watch
-falls behind and catches up from history later).
+batch; `Wakeup`, the one-task alarm clock under it. An outbox takes all that it is given: whoever
+produces asks `crowded` first and holds back (a session stops reading requests, a watch falls
+behind and catches up from history later), or `unsent_bytes` and refuses.
 """
 
 from __future__ import annotations
@@ -163,6 +163,11 @@ class Outbox:
     @property
     def crowded(self) -> bool:
         return self._packed_bytes > CROWDED_BYTES or len(self._items) > CROWDED_MESSAGES
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Those of the packed messages; the others are small, and counted one by one."""
+        return self._packed_bytes
 
     @property
     def idle(self) -> bool:

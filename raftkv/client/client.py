@@ -107,7 +107,8 @@ class KvClient:
     ) -> RangeResult:
         """The pairs in [key, end), in order; `end` None: the key alone, `b"\\0"`: to the last.
 
-        `serializable`: from whichever member answers, perhaps an old state.
+        `serializable`: from whichever member answers, perhaps an old state. A large range comes in
+        several answers, all of one revision, which has to last as long.
         Raises EmptyKey, Compacted, FutureRevision.
         """
         options = (
@@ -116,7 +117,15 @@ class KvClient:
             | (SERIALIZABLE if serializable else 0)
         )
         request = ("range", key, end, limit, revision, options)
-        return types.range_result(await self._read(request, near=serializable))
+        found = types.range_result(await self._read(request, near=serializable))
+        kvs, more = found.kvs, found.more
+        while more and not count_only and len(kvs) != limit:
+            start, left = kvs[-1].key + b"\0", limit and limit - len(kvs)
+            request = ("range", start, end, left, revision or found.revision, options)
+            page = types.range_result(await self._read(request, near=serializable))
+            kvs += page.kvs
+            more = page.more
+        return found._replace(more=more)
 
     async def current_revision(self) -> int:
         """The store's revision now, linearizable: at least that of every finished write."""

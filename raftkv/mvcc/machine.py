@@ -16,6 +16,7 @@ from raftkv.mvcc import snapshot
 from raftkv.mvcc.commands import Command, Event, Kv, RangeResult, validate
 from raftkv.mvcc.leases import Lease, LeaseTable
 from raftkv.mvcc.members import MemberInfo, MemberTable
+from raftkv.mvcc.sizes import check_answer
 from raftkv.mvcc.store import Store
 from raftkv.mvcc.txn import check_operations, holds
 
@@ -119,6 +120,7 @@ class Machine:
 
     def _delete(self, command: Command) -> list[Any]:
         _, key, end, want_previous = command
+        check_answer(self.store, [command])
         deleted = self._remove(key, end)
         revision = self.store.revision + bool(deleted)
         return [revision, len(deleted), deleted if want_previous else []]

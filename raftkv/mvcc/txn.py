@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from raftkv.mvcc.commands import Command, Kv
 from raftkv.mvcc.leases import LeaseTable
+from raftkv.mvcc.sizes import check_answer
 from raftkv.mvcc.store import Store
 
 __all__ = ["check_operations", "holds"]
@@ -47,7 +48,8 @@ def holds(store: Store, compare: Command) -> bool:
 
 
 def check_operations(store: Store, leases: LeaseTable, operations: Command) -> None:
-    """Raise LeaseNotFound, Compacted or FutureRevision, before anything was written.
+    """Raise LeaseNotFound, Compacted, FutureRevision or RequestTooLarge, before anything was
+    written.
 
     The compacted revision asked here moves by log entries alone, hence every replica refuses
     alike, whatever it has swept.
@@ -58,3 +60,4 @@ def check_operations(store: Store, leases: LeaseTable, operations: Command) -> N
                 leases.get(operation[3])
         elif operation[0] == "range":
             store.check_revision(operation[4])
+    check_answer(store, operations)

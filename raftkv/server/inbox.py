@@ -1,11 +1,13 @@
 """The replica's inbox: everything that reaches the actor from other tasks.
 
-Owns: four queues and one wake-up. Producers append and go on; the actor takes all at once, so the
-cost of waking it is paid per batch. Nothing here awaits but the waits for work and for room.
+Owns: four queues, a count of ticks and one wake-up. Producers append and go on; the actor takes
+all at once, so the cost of waking it is paid per batch. Nothing here awaits but the waits for work
+and for room.
 
-When it is full: client proposals and reads wait (`wait_room`), which stops their connections from
-reading, and so the client; peer messages wait too, and the sender drops; ticks beyond `TICKS_MAX`
-are lost, since time that passed while the disk hung must not start an election at once.
+When one of them is full, no connection is read on (`wait_room`) until the actor has taken all:
+what had arrived before that is still taken, at most one chunk a connection. So clients wait, and
+so do members, which drop what they can't send. Ticks beyond `TICKS_MAX` are lost, since time that
+passed while the disk hung must not start an election at once.
 """
 
 from __future__ import annotations
@@ -21,19 +23,31 @@ __all__ = ["Inbox", "Proposal", "Read", "Reader", "ReplyTo"]
 PROPOSALS_MAX = 16_384
 READS_MAX = 16_384
 MESSAGES_MAX = 8_192
+CALLS_MAX = 1_024
 TICKS_MAX = 2
 
 
 class ReplyTo(Protocol):
     """Whoever asked: takes the result later, without waiting."""
 
+    __slots__ = ()
+
     def reply(self, request_id: int, result: Any) -> None: ...
+
+    def reply_packed(self, request_id: int, result: Any) -> None:
+        """The same for a large result: a connection turns it into bytes, so that they count."""
+        self.reply(request_id, result)
 
 
 class Reader(ReplyTo, Protocol):
-    """One who asked to read: takes large results as bytes, so that they count."""
+    """One who asked to read."""
 
-    def reply_packed(self, request_id: int, result: Any) -> None: ...
+    __slots__ = ()
+
+    @property
+    def swamped(self) -> bool:
+        """Are there so many bytes to be sent to it that it gets nothing large any more?"""
+        ...
 
 
 class Proposal(NamedTuple):
@@ -86,7 +100,8 @@ class Inbox:
             self._wakeup.set()
 
     def call(self, function: Any) -> None:
-        """Run a small synchronous function on the actor; its producers are few (peers, timers)."""
+        """Run a small synchronous function on the actor: news of peers, and what clients ask of
+        the membership."""
         self.calls.append(function)
         self._wakeup.set()
 
@@ -100,6 +115,7 @@ class Inbox:
             len(self.proposals) >= PROPOSALS_MAX
             or len(self.reads) >= READS_MAX
             or len(self.messages) >= MESSAGES_MAX
+            or len(self.calls) >= CALLS_MAX
         )
 
     async def wait(self) -> None:

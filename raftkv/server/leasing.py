@@ -18,7 +18,7 @@ __all__ = ["Leasing"]
 
 
 @attrs.define(eq=False, slots=True)
-class Leasing:
+class Leasing(ReplyTo):
     """`replica` calls it at role changes, at ticks, and after lease commands were applied."""
 
     machine: Machine
@@ -85,7 +85,7 @@ class Leasing:
 
 
 @attrs.frozen(eq=False, slots=True)
-class Clearing:
+class Clearing(ReplyTo):
     """A renewal that is answered when the old checkpoint is out of the way."""
 
     session: ReplyTo
@@ -95,7 +95,7 @@ class Clearing:
         self.session.reply(request_id, result if result[0] == "error" else self.result)
 
 
-class Ignored:
+class Ignored(ReplyTo):
     def reply(self, request_id: int, result: Any) -> None:
         """A checkpoint that is lost is made again."""
 

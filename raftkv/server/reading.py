@@ -10,17 +10,25 @@ from typing import Any
 
 import trio
 
-from raftkv.errors import InvalidRequest, KvError
+from raftkv.errors import InvalidRequest, KvError, TooManyRequests
 from raftkv.mvcc.machine import Machine
+from raftkv.mvcc.sizes import fitting
 from raftkv.server.inbox import Read
 from raftkv.server.leasing import Leasing
 from raftkv.wire.protocol import COUNT_ONLY, KEYS_ONLY, error_result
 
-__all__ = ["answer_reads", "range_result"]
+__all__ = ["SWAMPED", "answer_reads", "range_result"]
+
+LARGE = frozenset({"range", "txn", "lease_time_to_live"})
+"""What may be answered with many bytes."""
+SWAMPED = "etcdserver: too many bytes wait on this connection to be read; read them, then ask again"
 
 
 def range_result(machine: Machine, arguments: list[Any]) -> list[Any]:
-    """`[kvs, count, more, revision]`. Raises EmptyKey, Compacted, FutureRevision."""
+    """`[kvs, count, more, revision]`, cut where it would be too large for one answer.
+
+    Raises EmptyKey, Compacted, FutureRevision.
+    """
     key, end, limit, revision, options = arguments
     found = machine.range(
         key,
@@ -30,16 +38,21 @@ def range_result(machine: Machine, arguments: list[Any]) -> list[Any]:
         keys_only=bool(options & KEYS_ONLY),
         count_only=bool(options & COUNT_ONLY),
     )
+    room = fitting(found.kvs)
+    if room < len(found.kvs):
+        found = found._replace(kvs=found.kvs[:room], more=True)
     return list(found)
 
 
 def answer_reads(reads: list[Read], machine: Machine, leasing: Leasing) -> None:
     for read in reads:
         try:
+            if read.op in LARGE and read.session.swamped:
+                raise TooManyRequests(SWAMPED)
             result = READS[read.op](read, machine, leasing)
         except KvError as error:
             result = error_result(error)
-        if read.op == "range":
+        if read.op in LARGE and result is not None:
             read.session.reply_packed(read.request_id, result)
         elif result is not None:
             read.session.reply(read.request_id, result)

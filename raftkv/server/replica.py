@@ -31,6 +31,7 @@ from raftkv.errors import (
 )
 from raftkv.mvcc.commands import Event
 from raftkv.mvcc.machine import Machine
+from raftkv.mvcc.sizes import has_pairs
 from raftkv.raft import errors as raft_errors
 from raftkv.raft.effects import Effects, Role
 from raftkv.raft.messages import (
@@ -65,7 +66,7 @@ NEWS_SECONDS = 0.001
 LEASE_COMMANDS = frozenset({"lease_grant", "lease_revoke", "lease_checkpoint"})
 
 
-class Replica:
+class Replica(ReplyTo):
     """One member's state. `run` is the actor; `tick` comes from the one ticker."""
 
     def __init__(
@@ -283,7 +284,10 @@ class Replica:
                     all_events += events
                 if command[0] in LEASE_COMMANDS and result[0] != "error":
                     self.leasing.applied(command, now)
-                session.reply(request_id, result)
+                if has_pairs(command, result):
+                    session.reply_packed(request_id, result)
+                else:
+                    session.reply(request_id, result)
             self.committed_commands += len(proposals)
         self.committed_entries += len(entries)
         if all_events:
@@ -438,7 +442,7 @@ class Replica:
         log.info("installed a snapshot index=%d revision=%d", self.applied, machine.revision)
 
 
-class Nobody:
+class Nobody(ReplyTo):
     def reply(self, request_id: int, result: Any) -> None:
         """The one who asked is a client of another member."""
 

@@ -8,7 +8,8 @@ Owns: the sessions and the table of operations. Assumes the `Service` it is give
 request that it took exactly once, or the session is closed. Never waits for a single request.
 
 Bounds: when the inbox is full, or this client doesn't read its replies (the outbox is crowded),
-the session stops reading; TCP carries that back to the client.
+the session stops reading; TCP carries that back to the client. A request that had arrived by then
+and would be answered with many bytes is refused (`UNSENT_BYTES_MAX`).
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from typing import Any, Protocol
 
 import trio
 
-from raftkv.errors import InvalidRequest, KvError, NotCapable, RequestTooLarge
+from raftkv.errors import InvalidRequest, KvError, NotCapable, RequestTooLarge, TooManyRequests
 from raftkv.host import Listener, Tls
 from raftkv.mvcc.commands import is_read_only, validate
-from raftkv.server.inbox import Inbox, Proposal, Read
-from raftkv.server.reading import check_arguments
+from raftkv.server.inbox import Inbox, Proposal, Read, Reader
+from raftkv.server.reading import SWAMPED, check_arguments
 from raftkv.streams import GONE, Flusher, Outbox, receive, secured
 from raftkv.wire.framing import FrameReader, ProtocolError, pack
 from raftkv.wire.protocol import (
@@ -43,6 +44,8 @@ CHUNK_BYTES = 64 * 1024  # of more, each read would ask the kernel for memory an
 SESSIONS_MAX = 4_096
 HELLO_SECONDS = 10.0
 FAREWELL_SECONDS = 1.0
+UNSENT_BYTES_MAX = 64 * 1024 * 1024
+"""With more than that to be sent, what was asked before reading stopped is refused too."""
 
 
 class Service(Protocol):
@@ -79,7 +82,7 @@ class Service(Protocol):
     def change_membership(self, session: Session, request_id: int, command: list[Any]) -> None: ...
 
 
-class Session:
+class Session(Reader):
     """One client connection."""
 
     __slots__ = ("greeted", "number", "outbox", "stream", "watches")
@@ -90,6 +93,10 @@ class Session:
         self.outbox = Outbox(flusher)
         self.greeted = False
         self.watches: dict[int, int] = {}  # the client's watch id -> the hub's
+
+    @property
+    def swamped(self) -> bool:
+        return self.outbox.unsent_bytes > UNSENT_BYTES_MAX
 
     def reply(self, request_id: int, result: Any) -> None:
         self.outbox.add([request_id, result])
@@ -258,6 +265,8 @@ class Sessions:
             raise InvalidRequest("range has 5 arguments: key, end, limit, revision, options")
         validate(["delete", message[2], message[3], False])  # its checks of key and end
         if message[6] & SERIALIZABLE:
+            if session.swamped:
+                raise TooManyRequests(SWAMPED)
             session.reply_packed(request_id, self._service.range_now(message[2:]))
         else:
             self._read(session, request_id, message)

@@ -33,7 +33,9 @@ unique among its requests in flight; any number may be in flight, and replies co
 | `member_promote` | id | `[revision]`: the learner is a voter now |
 
 A key-value is `[key, value, create_revision, mod_revision, version, lease]`. `end` nil is the
-single key, `b"\\0"` everything from the key on, else the half-open interval.
+single key, `b"\\0"` everything from the key on, else the half-open interval. A range is cut
+before its limit (`more` is true) where it would be too many bytes (`raftkv.mvcc.sizes`): who wants
+the rest asks from behind the last key, at the same revision.
 
 **Member to client**: `[id, result]`, where an error is `["error", code, message, details]`
 (codes: `raftkv.errors`), and pushes, whose id is 0:
