@@ -126,15 +126,16 @@ async def open_scheduler(context: Context) -> AsyncIterator[Running]:
 
 @asynccontextmanager
 async def open_controller_manager(context: Context) -> AsyncIterator[Running]:
-    from k8slite.controllers.context import ControllerTimings
+    from k8slite.controllers.context import ControllerTimings, Signing
     from k8slite.controllers.manager import ControllerManagerConfig, open_controller_manager
 
-    timings = context.timings
+    timings, pki = context.timings, context.layout.pki
     lease, renew, retry = timings.election
+    authority = (pki / "ca.crt").read_bytes()
     config = ControllerManagerConfig(
         client=context.client("controller-manager"),
         identity=context.component.name,
-        root_ca=(context.layout.pki / "ca.crt").read_text(),
+        root_ca=authority.decode(),
         timings=ControllerTimings(
             node_monitor_period=timings.node_monitor,
             node_monitor_grace=timings.node_grace,
@@ -143,6 +144,8 @@ async def open_controller_manager(context: Context) -> AsyncIterator[Running]:
         lease_seconds=lease,
         renew_seconds=renew,
         retry_seconds=retry,
+        signing=Signing(authority, (pki / "ca.key").read_bytes()),
+        local_volumes=str(context.layout.volumes),
     )
     async with open_controller_manager(config, context.host) as manager:
 

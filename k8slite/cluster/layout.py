@@ -26,7 +26,7 @@ __all__ = ["Layout", "NoSuchCluster", "find", "home", "known", "locate", "regist
 
 CONFIG: Final = "cluster.json"
 MARKER: Final = ".k8slite"
-OURS: Final = ("data", "images", "logs", "nodes", "pki", "run")
+OURS: Final = ("data", "images", "logs", "nodes", "pki", "run", "volumes")
 NETWORK_DIGITS: Final = 4
 
 
@@ -84,6 +84,11 @@ class Layout:
     @property
     def nodes(self) -> Path:
         return self.root / "nodes"
+
+    @property
+    def volumes(self) -> Path:
+        """What claims of the storage class `standard` get: a directory each."""
+        return self.root / "volumes"
 
     def node(self, node: str) -> Path:
         """Everything of one node: its kubelet's root directory."""

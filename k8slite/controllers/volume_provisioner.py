@@ -43,9 +43,10 @@ STANDARD: Obj = {
     },
     "provisioner": NAME,
     "reclaimPolicy": "Delete",
-    "volumeBindingMode": "WaitForFirstConsumer",
+    "volumeBindingMode": "Immediate",
     "allowVolumeExpansion": True,
 }
+"""Made where no class of ours is. Immediate: every node of the machine sees the same directory."""
 in_thread = trio.to_thread.run_sync
 """For work on files; simulations, whose clock does not wait for threads, do it at once."""
 _OUR_VOLUME = re.compile(r"pvc-[0-9a-z-]+")

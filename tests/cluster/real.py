@@ -112,8 +112,10 @@ class Cluster:
 
     # --- its API, as any program with the kubeconfig sees it ---
 
-    def get(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """GET, or POST with a body. Raises OSError."""
+    def get(
+        self, path: str, body: dict[str, Any] | None = None, *, method: str | None = None
+    ) -> dict[str, Any]:
+        """GET, or POST with a body, or what `method` says. Raises OSError."""
         config = yaml.safe_load(self.layout.kubeconfig.read_text())
         cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
         ca = base64.b64decode(cluster["certificate-authority-data"]).decode()
@@ -127,6 +129,7 @@ class Cluster:
             cluster["server"] + path,
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
+            method=method,
         )
         with urllib.request.urlopen(request, context=context, timeout=20) as answer:
             found: dict[str, Any] = json.load(answer)
