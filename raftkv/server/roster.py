@@ -115,6 +115,8 @@ class Roster:
         for member in members:
             known = table.get(member)
             now = self.describe(member, table)
+            if now == MemberInfo(member, "", ""):
+                continue  # just proposed: what is known of it comes with its own entry
             if known is not None:
                 incarnation = known.incarnation or now.incarnation
                 now = now._replace(promote=known.promote, incarnation=incarnation)

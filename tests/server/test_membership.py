@@ -23,6 +23,7 @@ from raftkv.errors import (
 )
 from raftkv.os_host import OsHost
 from raftkv.server import ServerConfig, open_server
+from raftkv.server.inbox import Inbox
 from tests.server.support import Cluster, client_of, open_cluster, put_surely
 
 
@@ -60,6 +61,24 @@ async def test_single_member_grows_to_three(tmp_path: Path) -> None:
             config = cluster.configs[row["id"]]
             assert row["client_address"] == str(config.client_address)
             assert row["peer_address"] == str(config.peer_address)
+
+
+async def test_a_tick_between_proposal_and_commit_forgets_no_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The leader, which publishes what members tell of themselves, knew the new id alone then."""
+    call = Inbox.call
+
+    def call_and_tick(self: Inbox, function: Any) -> None:
+        call(self, function)
+        self.tick()
+
+    monkeypatch.setattr(Inbox, "call", call_and_tick)
+    async with open_cluster(tmp_path, 1, peers=None) as cluster, client_of(cluster) as kv:
+        await kv.member_add(2, "member-2", "127.0.0.1:2", learner=True)
+        await put_and_agree(cluster, kv)
+        row = (await kv.members())[1]
+        assert (row["name"], row["peer_address"]) == ("member-2", "127.0.0.1:2")
 
 
 async def test_joined_member_restarts_without_being_told_of_the_others(tmp_path: Path) -> None:
