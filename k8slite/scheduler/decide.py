@@ -6,6 +6,7 @@ starts looking where this one stopped.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -48,24 +49,39 @@ def decide(
     snapshot: Snapshot,
     start: int,
     rng: random.Random,
-    filters: Sequence[Filter] = FILTERS,
-    scores: Sequence[tuple[Score, int]] = SCORES,
+    filters: tuple[Filter, ...] = FILTERS,
+    scores: tuple[tuple[Score, int], ...] = SCORES,
 ) -> Decision:
-    """Decide for one pod; `start` is the index of the node to look at first."""
+    """Decide for one pod; `start` is the index of the node to look at first.
+
+    What follows from a pod's shape and a node alone is remembered, so that equal pods share the
+    work, and only nodes that have changed are looked at again.
+    """
     nodes = snapshot.nodes
     if not nodes:
         return Decision("", NO_NODES)
+    start %= len(nodes)
     active = _prepared(pod, snapshot, filters)
+    local = [(one, state) for one, state in active if one.local]
+    others = [(one, state) for one, state in active if not one.local]
+    absolute = [(one, weight) for one, weight in scores if one.absolute]
+    memo = snapshot.memo((pod.shape, filters, scores))
     enough = nodes_to_find(len(nodes))
     passing: list[NodeInfo] = []
+    totals: list[int] = []
     rejected: list[tuple[Filter, Rejection, str]] = []
     looked_at = 0
-    for step in range(len(nodes)):
-        node = nodes[(start + step) % len(nodes)]
+    for node in itertools.chain(nodes[start:], nodes[:start]):
         looked_at += 1
-        verdict = _first_rejection(active, pod, node)
+        known = memo.get(node.name)
+        if known is None or known[0] != node.generation:
+            known = memo[node.name] = _look_at(pod, snapshot, node, local, absolute)
+        verdict = known[1]
+        if verdict is None and others:
+            verdict = _first_rejection(others, pod, node)
         if verdict is None:
             passing.append(node)
+            totals.append(known[2])
             if len(passing) >= enough:
                 break
         else:
@@ -77,7 +93,30 @@ def decide(
         return Decision("", message, plugins, looked_at, resolvable)
     if len(passing) == 1:
         return Decision(passing[0].name, looked_at=looked_at)
-    return Decision(_best(pod, snapshot, passing, rng, scores), looked_at=looked_at)
+    relative = [(one, weight) for one, weight in scores if not one.absolute]
+    return Decision(_best(pod, snapshot, passing, totals, rng, relative), looked_at=looked_at)
+
+
+Known = tuple[int, tuple[Filter, Rejection] | None, int]
+"""What is remembered of a node: as of which generation, who refuses, the sum of absolute scores."""
+
+
+def _look_at(
+    pod: PodInfo,
+    snapshot: Snapshot,
+    node: NodeInfo,
+    local: Sequence[tuple[Filter, Any]],
+    absolute: Sequence[tuple[Score, int]],
+) -> Known:
+    verdict = _first_rejection(local, pod, node)
+    if verdict is not None:
+        return node.generation, verdict, 0
+    total = 0
+    for one, weight in absolute:
+        state = one.prepare(pod, snapshot, (node,))
+        if state is not SKIP:
+            total += weight * one.score(state, pod, node)
+    return node.generation, None, total
 
 
 def _prepared(
@@ -101,10 +140,11 @@ def _best(
     pod: PodInfo,
     snapshot: Snapshot,
     passing: Sequence[NodeInfo],
+    totals: list[int],
     rng: random.Random,
     scores: Sequence[tuple[Score, int]],
 ) -> str:
-    totals = [0] * len(passing)
+    """The node with the highest total; `totals` are those of the scores that are not here."""
     for one, weight in scores:
         state = one.prepare(pod, snapshot, passing)
         if state is SKIP:

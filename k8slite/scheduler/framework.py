@@ -43,10 +43,14 @@ class Rejection(NamedTuple):
 
 
 class Filter(Protocol):
-    """`events` are those that may change the filter's mind."""
+    """`events` are those that may change the filter's mind. `local`: what it says follows from the
+    pod's shape and the node alone, so that it can be remembered until the node changes."""
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def local(self) -> bool: ...
 
     @property
     def events(self) -> tuple[ClusterEvent, ...]: ...
@@ -63,6 +67,12 @@ class Score(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def absolute(self) -> bool:
+        """Scores are within 0..SCORE_MAX as they are, and follow from the pod's shape and the node
+        alone."""
+        ...
 
     def prepare(self, pod: PodInfo, snapshot: Snapshot, nodes: Sequence[NodeInfo]) -> Any: ...
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import orjson
 from attrs import define, field
 
 from k8slite.api import quantity
 from k8slite.api.meta import Obj, controller_of, key, namespace, uid
+from k8slite.scheduler.terms import Term, read_terms
 
 __all__ = ["HostPort", "PodInfo", "amounts", "pod_info", "pod_requests"]
 
@@ -104,13 +106,33 @@ class PodInfo:
     tolerations: Iterable[Obj] = ()
     node_selector: Mapping[str, str] = field(factory=dict)
     spread: tuple[Obj, ...] = ()
+    terms: tuple[Term, ...] = ()
+    _shape: bytes = b""
+
+    @property
+    def shape(self) -> bytes:
+        """Equal for pods that a node takes or refuses alike, as far as other pods' labels do not
+        matter."""
+        if not self._shape:
+            spec = self.pod["spec"]
+            said = [
+                self.requests,
+                [self.score_cpu, self.score_memory, self.ports],
+                self.tolerations,
+                self.node_selector,
+                self.affinity.get("nodeAffinity"),
+                spec.get("nodeName"),
+                [c.get("image") for c in spec.get("containers") or ()],
+            ]
+            self._shape = orjson.dumps(said, option=orjson.OPT_SORT_KEYS)
+        return self._shape
 
 
 def pod_info(pod: Obj) -> PodInfo:
     spec = pod["spec"]
     for_score = pod_requests(spec, cpu_min=SCORE_CPU_MIN, memory_min=SCORE_MEMORY_MIN)
     owner = controller_of(pod)
-    return PodInfo(
+    info = PodInfo(
         pod=pod,
         key=key(pod),
         uid=uid(pod),
@@ -128,3 +150,6 @@ def pod_info(pod: Obj) -> PodInfo:
         node_selector=spec.get("nodeSelector") or {},
         spread=tuple(spec.get("topologySpreadConstraints") or ()),
     )
+    if info.affinity:
+        info.terms = read_terms(info)
+    return info

@@ -50,6 +50,8 @@ class SchedulingQueue:
         self._backoff_min = backoff_min
         self._backoff_max = backoff_max
         self._waiting: dict[str, Waiting] = {}
+        self._parked: dict[str, Waiting] = {}
+        """The unschedulable ones: events look at no others."""
         self._active: list[tuple[int, int, str]] = []
         self._backing_off: list[tuple[float, int, str]] = []
         self._order = 0
@@ -80,6 +82,7 @@ class SchedulingQueue:
     def remove(self, pod_uid: str) -> None:
         """The pod is gone or has got a place; heaps forget it when they come to it."""
         self._waiting.pop(pod_uid, None)
+        self._parked.pop(pod_uid, None)
 
     def pop(self, now: float) -> PodInfo | None:
         """The next pod to try, into the caller's hand, or None."""
@@ -115,6 +118,7 @@ class SchedulingQueue:
             self._push_backoff(waiting)  # something changed while we looked: do not sleep on it
         else:
             waiting.place = "unschedulable"
+            self._parked[pod_uid] = waiting
 
     def set_failed(self, pod_uid: str, now: float) -> None:
         """Trying the pod in hand failed for a reason of ours (a lost binding): try it again."""
@@ -127,8 +131,8 @@ class SchedulingQueue:
         """Something changed; True if a pod may be tried because of it."""
         self._moves += 1
         moved = False
-        for waiting in self._waiting.values():
-            if waiting.place == "unschedulable" and self._cares(waiting, event):
+        for waiting in [*self._parked.values()]:
+            if self._cares(waiting, event):
                 self._move(waiting, now)
                 moved = True
         return moved
@@ -153,11 +157,13 @@ class SchedulingQueue:
         return min(doubled, self._backoff_max)
 
     def _push_active(self, waiting: Waiting) -> None:
+        self._parked.pop(waiting.info.uid, None)
         waiting.place = "active"
         entry = (-waiting.info.priority, waiting.order, waiting.info.uid)
         heapq.heappush(self._active, entry)
 
     def _push_backoff(self, waiting: Waiting) -> None:
+        self._parked.pop(waiting.info.uid, None)
         waiting.place = "backoff"
         due = waiting.failed_at + self._backoff(waiting)
         heapq.heappush(self._backing_off, (due, waiting.order, waiting.info.uid))
@@ -169,9 +175,8 @@ class SchedulingQueue:
 
     def flush_unschedulable(self, now: float) -> None:
         """Try again what has waited for five minutes, in case an event was missed."""
-        for waiting in self._waiting.values():
-            long_ago = now - waiting.failed_at >= UNSCHEDULABLE_SECONDS_MAX
-            if waiting.place == "unschedulable" and long_ago:
+        for waiting in [*self._parked.values()]:
+            if now - waiting.failed_at >= UNSCHEDULABLE_SECONDS_MAX:
                 self._push_active(waiting)
 
 

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 import trio
 from attrs import frozen
 
-from k8slite.api.kinds import NODES, PODS
+from k8slite.api.kinds import NAMESPACES, NODES, PODS
 from k8slite.api.meta import Obj, deleting, format_time, get_condition, name, namespace, uid
 from k8slite.api.status import ApiError
 from k8slite.client.api import Api
@@ -150,7 +150,9 @@ class _Term:
         """Fill the snapshot before the first decision: nodes, then pods."""
         nodes = informers.of(NODES)
         pods = informers.of(PODS)
+        spaces = informers.of(NAMESPACES)
         await informers.wait_synced()
+        spaces.add_handler(self._on_space)
         nodes.add_handler(self._on_node)
         pods.add_handler(self._on_pod)
 
@@ -185,6 +187,12 @@ class _Term:
         elif _node_view(old) != _node_view(new):
             self._on_event(ClusterEvent.NODE_CHANGED)
 
+    def _on_space(self, old: Obj | None, new: Obj | None) -> None:
+        space = new or old
+        assert space is not None
+        labels = None if new is None else new["metadata"].get("labels") or {}
+        self._snapshot.counters.set_space(name(space), labels)
+
     def _on_pod(self, old: Obj | None, new: Obj | None) -> None:
         if old is not None and (new is None or uid(old) != uid(new)):
             self._forget_pod(old)
@@ -203,6 +211,9 @@ class _Term:
         self._victims.pop(uid(new), None)
         if (new.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
             self._forget_pod(new)
+            return
+        if self._snapshot.confirm(new):
+            self._on_event(ClusterEvent.POD_PLACED)
             return
         known = self._snapshot.pod(uid(new))
         placed = known is None or self._snapshot.is_assumed(uid(new))

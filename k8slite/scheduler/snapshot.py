@@ -9,21 +9,29 @@ does, and stay when it goes.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from k8slite.api.meta import Obj, name
+from k8slite.api.meta import Obj, name, uid
+from k8slite.scheduler.counters import Counters, PodCount
 from k8slite.scheduler.pod_info import HostPort, PodInfo, add_to, amounts
+from k8slite.scheduler.terms import Choice, Term
 
 __all__ = ["NodeInfo", "Snapshot"]
 
 K = TypeVar("K", bound=Hashable)
+MEMOS_MAX = 32
+"""Shapes of pods for which it is remembered what was found of each node."""
 
 
 class NodeInfo:
-    """One node: what it offers, and what is taken."""
+    """One node: what it offers, and what is taken. `generation` is another one after each change;
+    no two nodes ever had the same."""
 
     __slots__ = (
+        "_counters",
         "allocatable",
+        "generation",
+        "images",
         "labels",
         "name",
         "node",
@@ -36,11 +44,14 @@ class NodeInfo:
         "score_memory",
         "taints",
         "unschedulable",
-        "with_anti_affinity",
     )
+    _generations = 0
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, counters: Counters) -> None:
         self.name = name
+        self._counters = counters
+        self.images: dict[str, int] = {}
+        self._changed()
         self.node: Obj | None = None
         self.labels: dict[str, str] = {}
         self.taints: Sequence[Obj] = ()
@@ -53,11 +64,27 @@ class NodeInfo:
         self.score_memory = 0
         self.ports: dict[HostPort, int] = {}
         self.owners: dict[str, int] = {}
-        self.with_anti_affinity: dict[str, PodInfo] = {}
+
+    def _changed(self) -> None:
+        NodeInfo._generations += 1
+        self.generation = NodeInfo._generations
 
     def set_node(self, node: Obj) -> None:
-        spec = node.get("spec") or {}
+        spec, status = node.get("spec") or {}, node.get("status") or {}
+        old = self.node
         self.node = node
+        if old is not None and _view(old) == _view(node):
+            return
+        if old is None or (old["metadata"].get("labels") or {}) != (
+            node["metadata"].get("labels") or {}
+        ):
+            self._counters.clear()
+        self._changed()
+        self.images = {
+            image: each.get("sizeBytes", 0)
+            for each in status.get("images") or ()
+            for image in each.get("names") or ()
+        }
         self.labels = node["metadata"].get("labels") or {}
         self.taints = spec.get("taints") or ()
         self.unschedulable = bool(spec.get("unschedulable"))
@@ -74,8 +101,9 @@ class NodeInfo:
             self.ports[port] = self.ports.get(port, 0) + 1
         if info.owner:
             self.owners[info.owner] = self.owners.get(info.owner, 0) + 1
-        if info.affinity.get("podAntiAffinity"):
-            self.with_anti_affinity[info.uid] = info
+        self._changed()
+        if self.node is not None:
+            self._counters.changed(self, info, 1)
 
     def remove_pod(self, info: PodInfo) -> None:
         del self.pods[info.uid]
@@ -88,7 +116,9 @@ class NodeInfo:
             _decrease(self.ports, port)
         if info.owner:
             _decrease(self.owners, info.owner)
-        self.with_anti_affinity.pop(info.uid, None)
+        self._changed()
+        if self.node is not None:
+            self._counters.changed(self, info, -1)
 
 
 class Snapshot:
@@ -98,8 +128,8 @@ class Snapshot:
         self._infos: dict[str, NodeInfo] = {}
         self._pods: dict[str, PodInfo] = {}
         self._assumed: dict[str, None] = {}
-        self._averse: dict[str, None] = {}
-        """Names of nodes that have pods with anti-affinity: few, or none."""
+        self.counters = Counters()
+        self._memos: dict[Hashable, dict[str, Any]] = {}
         self._nodes: list[NodeInfo] | None = None
 
     @property
@@ -109,10 +139,23 @@ class Snapshot:
             self._nodes = [info for info in self._infos.values() if info.node is not None]
         return self._nodes
 
-    @property
-    def averse_nodes(self) -> list[NodeInfo]:
-        """The nodes on which some pod wants others away."""
-        return [info for name in self._averse if (info := self.node(name)) is not None]
+    def count(self, topology_key: str, choice: Choice) -> PodCount:
+        """How many pods the choice finds in each place."""
+        return self.counters.count(topology_key, choice, self.nodes)
+
+    def holders(self) -> dict[Term, dict[str, int]]:
+        """The affinity terms of the pods there are, and how many state them in which place."""
+        return self.counters.holders(self.nodes)
+
+    def memo(self, shape: Hashable) -> dict[str, Any]:
+        """A place to keep what was found for pods of this shape, by node name."""
+        found = self._memos.pop(shape, None)
+        if found is None:
+            found = {}
+            if len(self._memos) >= MEMOS_MAX:
+                del self._memos[next(iter(self._memos))]
+        self._memos[shape] = found
+        return found
 
     def node(self, node_name: str) -> NodeInfo | None:
         info = self._infos.get(node_name)
@@ -133,6 +176,9 @@ class Snapshot:
             return
         info.node = None
         self._nodes = None
+        self.counters.clear()
+        for memo in self._memos.values():
+            memo.pop(node_name, None)
         self._drop_if_empty(info)
 
     def put_pod(self, info: PodInfo) -> None:
@@ -148,8 +194,6 @@ class Snapshot:
         if old is not None:
             info = self._infos[old.node]
             info.remove_pod(old)
-            if not info.with_anti_affinity:
-                self._averse.pop(info.name, None)
             self._drop_if_empty(info)
 
     def assume(self, info: PodInfo, node_name: str) -> None:
@@ -158,6 +202,21 @@ class Snapshot:
         info.node = node_name
         self._put(info)
         self._assumed[info.uid] = None
+
+    def confirm(self, pod: Obj) -> bool:
+        """The apiserver shows an assumed pod just as it was assumed; False if it does not."""
+        pod_uid = uid(pod)
+        known = self._pods.get(pod_uid)
+        if known is None or pod_uid not in self._assumed:
+            return False
+        labels, spec = pod["metadata"].get("labels") or {}, pod["spec"]
+        if spec["nodeName"] != known.node or labels != known.labels:
+            return False
+        if {**known.pod["spec"], "nodeName": known.node} != spec:
+            return False
+        known.pod = pod
+        del self._assumed[pod_uid]
+        return True
 
     def forget(self, info: PodInfo) -> None:
         """The binding failed; nothing happens if it was confirmed meanwhile."""
@@ -171,18 +230,24 @@ class Snapshot:
     def _put(self, info: PodInfo) -> None:
         self._pods[info.uid] = info
         self._info(info.node).add_pod(info)
-        if info.affinity.get("podAntiAffinity"):
-            self._averse[info.node] = None
 
     def _info(self, node_name: str) -> NodeInfo:
         info = self._infos.get(node_name)
         if info is None:
-            info = self._infos[node_name] = NodeInfo(node_name)
+            info = self._infos[node_name] = NodeInfo(node_name, self.counters)
         return info
 
     def _drop_if_empty(self, info: NodeInfo) -> None:
         if info.node is None and not info.pods:
             del self._infos[info.name]
+
+
+def _view(node: Obj) -> tuple[object, ...]:
+    """What counts of a node; heartbeats change nothing."""
+    spec, status = node.get("spec") or {}, node.get("status") or {}
+    labels = node["metadata"].get("labels")
+    taken = spec.get("taints"), spec.get("unschedulable")
+    return labels, *taken, status.get("allocatable"), status.get("images")
 
 
 def _decrease(counts: dict[K, int], key: K) -> None:

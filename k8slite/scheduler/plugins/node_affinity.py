@@ -11,7 +11,7 @@ from k8slite.scheduler.framework import SKIP, ClusterEvent, Rejection, scale_to_
 from k8slite.scheduler.pod_info import PodInfo
 from k8slite.scheduler.snapshot import NodeInfo, Snapshot
 
-__all__ = ["NodeAffinity", "matches_required"]
+__all__ = ["NodeAffinity", "is_choosy", "matches_required"]
 
 NO_MATCH = Rejection(("node(s) didn't match Pod's node affinity/selector",))
 
@@ -21,17 +21,22 @@ def matches_required(pod: PodInfo, node: NodeInfo) -> bool:
     return allows(pod.pod["spec"], node.labels, node.name)
 
 
+def is_choosy(pod: PodInfo) -> bool:
+    """Does it say anything about which nodes it may go to?"""
+    return bool(pod.node_selector) or required_terms(pod.pod["spec"]) is not None
+
+
 class NodeAffinity:
     name = "NodeAffinity"
+    local = True
+    absolute = False
     events = (ClusterEvent.NODE_ADDED, ClusterEvent.NODE_CHANGED)
 
     def prepare(
         self, pod: PodInfo, snapshot: Snapshot, nodes: Sequence[NodeInfo] | None = None
     ) -> Any:
         if nodes is None:
-            return (
-                True if pod.node_selector or required_terms(pod.pod["spec"]) is not None else SKIP
-            )
+            return True if is_choosy(pod) else SKIP
         affinity = pod.affinity.get("nodeAffinity") or {}
         return affinity.get("preferredDuringSchedulingIgnoredDuringExecution") or SKIP
 

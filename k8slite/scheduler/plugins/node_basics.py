@@ -22,6 +22,7 @@ ANY_ADDRESS = "0.0.0.0"
 
 class NodeName:
     name = "NodeName"
+    local = True
     events = (ClusterEvent.NODE_ADDED,)
 
     def prepare(self, pod: PodInfo, snapshot: Snapshot) -> Any:
@@ -33,6 +34,7 @@ class NodeName:
 
 class NodeUnschedulable:
     name = "NodeUnschedulable"
+    local = True
     events = (ClusterEvent.NODE_ADDED, ClusterEvent.NODE_CHANGED)
 
     def prepare(self, pod: PodInfo, snapshot: Snapshot) -> Any:
@@ -45,6 +47,7 @@ class NodeUnschedulable:
 
 class NodePorts:
     name = "NodePorts"
+    local = True
     events = (ClusterEvent.NODE_ADDED, ClusterEvent.POD_GONE)
 
     def prepare(self, pod: PodInfo, snapshot: Snapshot) -> Any:

@@ -18,6 +18,8 @@ class ResourcesFit:
     """Filter: enough of everything requested is free. Score: nodes with more left are better."""
 
     name = "NodeResourcesFit"
+    local = True
+    absolute = True
     events = (ClusterEvent.NODE_ADDED, ClusterEvent.NODE_CHANGED, ClusterEvent.POD_GONE)
 
     def prepare(
@@ -69,6 +71,8 @@ class BalancedAllocation:
     """Score: nodes on which the shares of CPU and memory taken are alike."""
 
     name = "NodeResourcesBalancedAllocation"
+    local = True
+    absolute = True
 
     def prepare(self, pod: PodInfo, snapshot: Snapshot, nodes: Sequence[NodeInfo]) -> Any:
         return True

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import frozen
 
 from k8slite.api.meta import Obj
-from k8slite.api.selectors import LabelSelector, from_object
 from k8slite.scheduler.framework import SCORE_MAX, SKIP, ClusterEvent, Rejection, scale_to_max
-from k8slite.scheduler.plugins.node_affinity import matches_required
+from k8slite.scheduler.plugins.node_affinity import is_choosy, matches_required
 from k8slite.scheduler.plugins.taints import KEEPS_AWAY, first_untolerated
 from k8slite.scheduler.pod_info import PodInfo
 from k8slite.scheduler.snapshot import NodeInfo, Snapshot
+from k8slite.scheduler.terms import Choice, selector_of
 
 __all__ = ["OwnerSpread", "TopologySpread"]
 
@@ -29,52 +29,42 @@ class Constraint:
 
     topology_key: str
     max_skew: int
-    selector: LabelSelector
     counts: dict[str, int]
     least: int
     matches_itself: bool
 
 
-def selector_of(constraint: Obj, labels: Mapping[str, str]) -> LabelSelector:
-    """The label selector, with matchLabelKeys taken from the pod itself."""
-    selector: Obj = dict(constraint.get("labelSelector") or {})
-    keys = [k for k in constraint.get("matchLabelKeys") or () if k in labels]
-    if keys:
-        own = {k: labels[k] for k in keys}
-        selector["matchLabels"] = {**(selector.get("matchLabels") or {}), **own}
-    return from_object(selector)
-
-
-def counted(constraint: Obj, pod: PodInfo, nodes: Sequence[NodeInfo]) -> Constraint:
+def counted(constraint: Obj, pod: PodInfo, snapshot: Snapshot) -> Constraint:
     """Count matching pods by domain, over the nodes that the pod could go to at all."""
     key = constraint["topologyKey"]
-    selector = selector_of(constraint, pod.labels)
+    choice = Choice(selector_of(constraint, pod.labels), (pod.namespace,))
+    count = snapshot.count(key, choice)
+    counts = count.places
     honor_affinity = constraint.get("nodeAffinityPolicy", "Honor") == "Honor"
+    honor_affinity = honor_affinity and is_choosy(pod)
     honor_taints = constraint.get("nodeTaintsPolicy", "Ignore") == "Honor"
-    counts: dict[str, int] = {}
-    for node in nodes:
-        domain = node.labels.get(key)
-        if domain is None or (honor_affinity and not matches_required(pod, node)):
-            continue
-        if honor_taints and first_untolerated(pod, node.taints, KEEPS_AWAY):
-            continue
-        count = sum(
-            other.namespace == pod.namespace and selector.matches(other.labels)
-            for other in node.pods.values()
-        )
-        counts[domain] = counts.get(domain, 0) + count
+    if honor_affinity or honor_taints:
+        counts = {}
+        for node in snapshot.nodes:
+            domain = node.labels.get(key)
+            if domain is None or (honor_affinity and not matches_required(pod, node)):
+                continue
+            if honor_taints and first_untolerated(pod, node.taints, KEEPS_AWAY):
+                continue
+            counts[domain] = counts.get(domain, 0) + count.nodes.get(node.name, 0)
     least = min(counts.values(), default=0)
     if len(counts) < (constraint.get("minDomains") or 1):
         least = 0
-    return Constraint(
-        key, constraint["maxSkew"], selector, counts, least, selector.matches(pod.labels)
-    )
+    itself = snapshot.counters.matches(choice, pod)
+    return Constraint(key, constraint["maxSkew"], counts, least, itself)
 
 
 class TopologySpread:
     """Filter: DoNotSchedule constraints hold. Score: ScheduleAnyway domains with fewer pods."""
 
     name = "PodTopologySpread"
+    local = False
+    absolute = False
     events = (
         ClusterEvent.NODE_ADDED,
         ClusterEvent.NODE_CHANGED,
@@ -87,7 +77,7 @@ class TopologySpread:
     ) -> Any:
         hard = nodes is None
         chosen = [c for c in pod.spread if (c["whenUnsatisfiable"] == "DoNotSchedule") is hard]
-        return [counted(c, pod, snapshot.nodes) for c in chosen] or SKIP
+        return [counted(c, pod, snapshot) for c in chosen] or SKIP
 
     def filter(self, state: Sequence[Constraint], pod: PodInfo, node: NodeInfo) -> Rejection | None:
         for constraint in state:
@@ -114,6 +104,8 @@ class OwnerSpread:
     """Score: nodes with fewer pods of the same controller, so that one dead node costs little."""
 
     name = "SelectorSpread"
+    local = False
+    absolute = False
 
     def prepare(self, pod: PodInfo, snapshot: Snapshot, nodes: Sequence[NodeInfo]) -> Any:
         return pod.owner if pod.owner and not pod.spread else SKIP

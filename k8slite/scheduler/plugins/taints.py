@@ -25,6 +25,8 @@ def first_untolerated(pod: PodInfo, taints: Sequence[Obj], effects: Sequence[str
 
 class TaintToleration:
     name = "TaintToleration"
+    local = True
+    absolute = False
     events = (ClusterEvent.NODE_ADDED, ClusterEvent.NODE_CHANGED)
 
     def prepare(

@@ -1,0 +1,129 @@
+"""How many pods of which kind are where, kept up to date pod by pod (pure).
+
+Two questions that affinity and spreading ask of every pod to be placed are answered from counts
+instead of by looking at all pods: how many pods that a choice finds are in each place (`count`),
+and which terms the pods that are there state (`holders`). Changes of nodes' labels, of which
+nodes there are and of namespaces throw the counts away; they are made anew when asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+
+from k8slite.scheduler.terms import Choice, Spaces, Term
+
+if TYPE_CHECKING:
+    from k8slite.scheduler.pod_info import PodInfo
+    from k8slite.scheduler.snapshot import NodeInfo
+
+__all__ = ["Counters", "PodCount"]
+
+COUNTS_MAX = 128
+"""Choices whose pods are counted; the one that was not asked about for longest goes."""
+
+
+@define(eq=False)
+class PodCount:
+    """Pods that one choice finds: by value of one label of the nodes, and by node.
+
+    `places` has every value that a node has, also with no pod.
+    """
+
+    topology_key: str
+    choice: Choice
+    places: dict[str, int] = field(factory=dict)
+    nodes: dict[str, int] = field(factory=dict)
+    total: int = 0
+
+    def add(self, node: NodeInfo, number: int) -> None:
+        place = node.labels.get(self.topology_key)
+        if place is not None:
+            self.places[place] += number
+            self.nodes[node.name] = self.nodes.get(node.name, 0) + number
+            self.total += number
+
+
+class Counters:
+    """What is counted; `nodes()` gives the nodes there are, when it must be counted anew."""
+
+    def __init__(self) -> None:
+        self.spaces: dict[str, dict[str, str]] = {}
+        self._counts: dict[tuple[str, Choice], PodCount] = {}
+        self._holders: dict[Term, dict[str, int]] | None = None
+
+    def clear(self) -> None:
+        """Nodes or namespaces are others than before."""
+        self._counts.clear()
+        self._holders = None
+
+    def set_space(self, name: str, labels: dict[str, str] | None) -> None:
+        """A namespace's labels (None: it is gone)."""
+        if self.spaces.get(name) == labels:
+            return
+        if labels is None:
+            self.spaces.pop(name, None)
+        else:
+            self.spaces[name] = labels
+        self.clear()
+
+    def changed(self, node: NodeInfo, pod: PodInfo, number: int) -> None:
+        """A pod came to (1) or went from (-1) a node that exists."""
+        for count in self._counts.values():
+            if count.choice.matches(pod, self.spaces):
+                count.add(node, number)
+        if pod.terms and self._holders is not None:
+            self._hold(self._holders, node, pod, number)
+
+    def count(self, topology_key: str, choice: Choice, nodes: Iterable[NodeInfo]) -> PodCount:
+        """Not to be changed, and right until a pod moves."""
+        key = (topology_key, choice)
+        found = self._counts.pop(key, None)
+        if found is None:
+            found = self._count(topology_key, choice, nodes)
+            if len(self._counts) >= COUNTS_MAX:
+                del self._counts[next(iter(self._counts))]
+        self._counts[key] = found
+        return found
+
+    def _count(self, topology_key: str, choice: Choice, nodes: Iterable[NodeInfo]) -> PodCount:
+        found = PodCount(topology_key, choice)
+        for node in nodes:
+            place = node.labels.get(topology_key)
+            if place is None:
+                continue
+            found.places.setdefault(place, 0)
+            here = sum(choice.matches(pod, self.spaces) for pod in node.pods.values())
+            if here:
+                found.add(node, here)
+        return found
+
+    def holders(self, nodes: Iterable[NodeInfo]) -> dict[Term, dict[str, int]]:
+        """The terms of the pods on these nodes, and how many state them in which place."""
+        if self._holders is None:
+            self._holders = {}
+            for node in nodes:
+                for pod in node.pods.values():
+                    if pod.terms:
+                        self._hold(self._holders, node, pod, 1)
+        return self._holders
+
+    def _hold(
+        self, holders: dict[Term, dict[str, int]], node: NodeInfo, pod: PodInfo, number: int
+    ) -> None:
+        for term in pod.terms:
+            place = node.labels.get(term.topology_key)
+            if place is None:
+                continue
+            places = holders.setdefault(term, {})
+            places[place] = places.get(place, 0) + number
+            if not places[place]:
+                del places[place]
+                if not places:
+                    del holders[term]
+
+    def matches(self, choice: Choice, pod: PodInfo) -> bool:
+        spaces: Spaces = self.spaces
+        return choice.matches(pod, spaces)
