@@ -67,16 +67,18 @@ async def test_a_tick_between_proposal_and_commit_forgets_no_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The leader, which publishes what members tell of themselves, knew the new id alone then."""
-    call = Inbox.call
-
-    def call_and_tick(self: Inbox, function: Any) -> None:
-        call(self, function)
-        self.tick()
-
-    monkeypatch.setattr(Inbox, "call", call_and_tick)
     async with open_cluster(tmp_path, 1, peers=None) as cluster, client_of(cluster) as kv:
+        await cluster.wait_leader()
+        call = Inbox.call
+
+        def call_and_tick(self: Inbox, function: Any) -> None:
+            monkeypatch.undo()
+            call(self, function)
+            self.tick()
+
+        monkeypatch.setattr(Inbox, "call", call_and_tick)
         await kv.member_add(2, "member-2", "127.0.0.1:2", learner=True)
-        await put_and_agree(cluster, kv)
+        await kv.put(b"k", b"v")
         row = (await kv.members())[1]
         assert (row["name"], row["peer_address"]) == ("member-2", "127.0.0.1:2")
 
