@@ -1,4 +1,4 @@
-"""`k8slite bench quorum | startup | api | scheduler`: the figures that this house promises."""
+"""`k8slite bench quorum | startup | api | scheduler | proxy`: figures that this house promises."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ BENCHES: Final = {
     "startup": "time until a cluster is ready, and its memory",
     "api": "requests, lists and watches of one apiserver",
     "scheduler": "pods bound per second, and the time of a decision",
+    "proxy": "time until services are rules on a node",
 }
 """Modules of the package `bench`: each adds its own flags and runs."""
 
@@ -21,7 +22,7 @@ def add_commands(commands: Any, *, called: bool) -> None:
     """`called`: the flags of the benchmarks are wanted too, whose modules take long to import."""
     parser = commands.add_parser(
         "bench",
-        help="measure quorum sizes, start-up, the API, the scheduler",
+        help="measure quorum sizes, start-up, the API, the scheduler, the proxy",
         description="Measure on this machine; nothing else should run beside it.",
     )
     if not called:

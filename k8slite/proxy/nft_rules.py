@@ -246,11 +246,12 @@ def changes(old: Ruleset | None, new: Ruleset) -> str:
     lines: list[str] = [STATIC] if old is None else []
     was = old or Ruleset()
     stale = {name for name, text in was.sets.items() if new.sets.get(name, text) != text}
-    changed = [
-        name
-        for name, rules in new.chains.items()
-        if was.chains.get(name) != rules or any(f"@{each} " in " ".join(rules) for each in stale)
-    ]
+    changed = []
+    for name, rules in new.chains.items():
+        before = was.chains.get(name)
+        differs = before is not rules and before != rules
+        if differs or (stale and any(f"@{each} " in " ".join(rules) for each in stale)):
+            changed.append(name)
     gone = [name for name in was.chains if name not in new.chains]
     for name in changed:
         lines.append(f"add chain {TABLE} {name}")

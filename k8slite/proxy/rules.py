@@ -338,17 +338,27 @@ def changes(old: Chains, new: Chains) -> str:
     Only chains that differ are written. Empty where nothing does. A chain that goes is emptied
     and deleted after the rules that led to it are gone, all in one transaction a table.
     """
+    # Chains of ports that stay as they are are the same objects, which is all that is compared.
+    changed: dict[str, list[str]] = {"filter": [], "nat": []}
+    for key, rules in new.items():
+        before = old.get(key)
+        if before is not rules and before != rules:
+            changed[key[0]].append(key[1])
+    gone: dict[str, list[str]] = {"filter": [], "nat": []}
+    for where, name in old.keys() - new.keys():
+        gone[where].append(name)
     lines: list[str] = []
-    for table in ("filter", "nat"):
-        names = [name for where, name in new if where == table]
-        changed = [name for name in names if old.get((table, name)) != new[table, name]]
-        gone = [name for where, name in old if where == table and (table, name) not in new]
-        if not changed and not gone:
+    for table, names in changed.items():
+        last = sorted(gone[table])
+        if not names and not last:
             continue
         lines.append(f"*{table}")
-        lines += [f":{name} - [0:0]" for name in (*changed, *gone)]
-        for name in changed:
+        # iptables-nft looks for a chain's place in its list from the first name on: from the last
+        # to the first, it finds it at once. Otherwise ten thousand chains take a minute.
+        names.sort(reverse=True)
+        lines += [f":{name} - [0:0]" for name in sorted((*names, *last), reverse=True)]
+        for name in names:
             lines += [f"-A {name} {rule}" for rule in new[table, name]]
-        lines += [f"-X {name}" for name in gone]
+        lines += [f"-X {name}" for name in last]
         lines.append("COMMIT")
     return "\n".join(lines) + "\n" if lines else ""

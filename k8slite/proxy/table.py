@@ -15,6 +15,7 @@ The rules are kube-proxy's:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 import attrs
@@ -95,6 +96,7 @@ class ServicePort:
 
 Table = dict[tuple[str, str], ServicePort]
 """By (key, protocol), sorted."""
+_Row = tuple[tuple[str, str], ServicePort]
 
 
 class TableBuilder:
@@ -105,7 +107,7 @@ class TableBuilder:
 
     def __init__(self, node_name: str) -> None:
         self._node_name = node_name
-        self._known: dict[tuple[str, str], tuple[Obj, list[Obj], list[ServicePort]]] = {}
+        self._known: dict[tuple[str, str], tuple[Obj, list[Obj], list[_Row]]] = {}
 
     def build(self, services: Iterable[Obj], slices: Iterable[Obj]) -> Table:
         """What this node must forward, from all services and all their slices."""
@@ -115,8 +117,8 @@ class TableBuilder:
             service = (metadata.get("labels") or {}).get(SERVICE_NAME_LABEL)
             if service and each.get("addressType") == "IPv4":
                 by_service.setdefault((metadata["namespace"], service), []).append(each)
-        known: dict[tuple[str, str], tuple[Obj, list[Obj], list[ServicePort]]] = {}
-        entries: list[ServicePort] = []
+        known: dict[tuple[str, str], tuple[Obj, list[Obj], list[_Row]]] = {}
+        rows: list[_Row] = []
         for service in services:
             if not _is_ours(service):
                 continue
@@ -124,12 +126,13 @@ class TableBuilder:
             own = by_service.get(key, [])
             before = self._known.get(key)
             if before is None or before[0] is not service or not _same(before[1], own):
-                before = (service, own, _service_ports(service, own, self._node_name))
+                ports = _service_ports(service, own, self._node_name)
+                before = (service, own, [((each.key, each.protocol), each) for each in ports])
             known[key] = before
-            entries += before[2]
+            rows += before[2]
         self._known = known
-        entries.sort(key=lambda entry: (entry.key, entry.protocol))
-        return {(entry.key, entry.protocol): entry for entry in entries}
+        rows.sort(key=itemgetter(0))
+        return dict(rows)
 
 
 def _same(one: list[Obj], two: list[Obj]) -> bool:
