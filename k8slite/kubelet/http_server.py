@@ -2,8 +2,9 @@
 
 Reads requests without bodies worth keeping, hands them to one handler, and writes the answer,
 whole or chunked as it comes, or gives the connection away to one that has left HTTP. A connection
-that sends nonsense is closed. At most CONNECTIONS_MAX connections are served; further ones wait to
-be accepted.
+that sends nonsense is closed, also one that sends more than PIPELINED_MAX requests ahead while it
+is being answered in pieces. At most CONNECTIONS_MAX connections are served; further ones wait to be
+accepted.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 CONNECTIONS_MAX = 256
 RECEIVE_BYTES = 16 * 1024
 HEAD_BYTES_MAX = 64 * 1024
+PIPELINED_MAX = 16
 IDLE_SECONDS = 120.0
 HANDSHAKE_SECONDS = 10.0
 REASONS = {
@@ -41,6 +43,8 @@ REASONS = {
     502: "Bad Gateway",
 }
 STREAM_ERRORS = (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError, OSError)
+
+NONSENSE = (httptools.HttpParserError, ValueError)
 
 
 class Identity(NamedTuple):
@@ -109,6 +113,7 @@ class _Connection:
         self._size = 0
         self._early: bytes | None = None  # what came after a request to upgrade
         self._ready: list[tuple[Request, bool]] = []
+        self._over = False  # the client went, or no longer makes sense, during an answer
 
     def on_message_begin(self) -> None:
         self._url, self._size = b"", 0
@@ -148,7 +153,7 @@ class _Connection:
                 self._parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
                 self._early = bytes(data[upgrade.args[0] :])
-            except (httptools.HttpParserError, ValueError):
+            except NONSENSE:
                 await self._write(Answer(400, b"bad request"), keep=False)
                 return
             while self._ready:
@@ -159,7 +164,7 @@ class _Connection:
                     return
                 keep = keep and self._early is None
                 await self._write(answer, keep=keep)
-                if not keep:
+                if not keep or self._over:
                     return
 
     async def _hand_over(self, answer: Takeover) -> None:
@@ -196,14 +201,20 @@ class _Connection:
             nursery.cancel_scope.cancel()
 
     async def _watch_hangup(self, scope: trio.CancelScope) -> None:
-        """A reader who is gone must not leave us following a log for ever."""
+        """A reader who is gone must not leave us following a log for ever.
+
+        Requests that come meanwhile are answered when this answer is done.
+        """
         try:
-            data = await self._stream.receive_some(RECEIVE_BYTES)
-        except STREAM_ERRORS:
-            data = b""
-        if data:
-            self._parser.feed_data(data)  # pipelined: answered when this answer is done
-            return
+            while data := await self._stream.receive_some(RECEIVE_BYTES):
+                self._size += len(data)
+                if self._early is None:  # else this connection ends with this answer
+                    self._parser.feed_data(data)
+                if self._size > HEAD_BYTES_MAX or len(self._ready) > PIPELINED_MAX:
+                    break
+        except (*STREAM_ERRORS, *NONSENSE, httptools.HttpParserUpgrade):
+            pass
+        self._over = True
         scope.cancel()
 
 
