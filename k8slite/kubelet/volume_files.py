@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ PLUGINS: dict[type[Content], str] = {
     EmptyDirectory: "empty-dir",
 }
 MNT_DETACH = 2
+_ESCAPED = re.compile(rb"\\([0-3][0-7]{2})")
 
 
 def realise(directory: Path, name: str, content: Content, *, group: int | None = None) -> Path:
@@ -69,12 +71,12 @@ def _host_path(content: HostPath) -> Path:
 def _mount_tmpfs(path: Path, size_bytes: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     options = f"size={size_bytes}" if size_bytes else ""
-    if libc.mount(b"tmpfs", str(path).encode(), b"tmpfs", 0, options.encode()) != 0:
+    if libc.mount(b"tmpfs", os.fsencode(path), b"tmpfs", 0, options.encode()) != 0:
         raise OSError(ctypes.get_errno(), f"cannot mount a tmpfs on {path}")
 
 
 def unmount(path: Path) -> None:
-    ctypes.CDLL(None, use_errno=True).umount2(str(path).encode(), MNT_DETACH)
+    ctypes.CDLL(None, use_errno=True).umount2(os.fsencode(path), MNT_DETACH)
 
 
 def write_files(
@@ -129,10 +131,18 @@ def remove_pod_directory(directory: Path) -> None:
 
 def mounts_below(directory: Path) -> list[Path]:
     """Mount points at or below a directory, the deepest first."""
-    found = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        text = line.split()[4].encode().decode("unicode_escape")
-        path = Path(text)
-        if path == directory or path.is_relative_to(directory):
-            found.append(path)
+    paths = mount_points(Path("/proc/self/mountinfo").read_bytes())
+    found = [path for path in paths if path.is_relative_to(directory)]
     return sorted(found, key=lambda path: len(path.parts), reverse=True)
+
+
+def mount_points(mountinfo: bytes) -> list[Path]:
+    """Those that a mountinfo file lists, whatever bytes they are made of.
+
+    The kernel writes white space, backslashes and # in them as a backslash and three octal digits.
+    """
+    return [
+        Path(os.fsdecode(_ESCAPED.sub(lambda found: bytes((int(found[1], 8),)), line.split()[4])))
+        for line in mountinfo.split(b"\n")
+        if line
+    ]

@@ -14,7 +14,7 @@ from k8slite.kubelet.fields import NodeFacts, field_value, resource_value
 from k8slite.kubelet.runtime.interface import (
     ConfigFailure,
 )
-from k8slite.kubelet.volume_files import write_files
+from k8slite.kubelet.volume_files import mount_points, write_files
 from k8slite.kubelet.volumes import (
     EmptyDirectory,
     Files,
@@ -252,3 +252,25 @@ def test_files_change_as_one(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == b"3"
     assert not (tmp_path / "d").is_symlink()
     assert not first.exists()
+
+
+def test_mount_points_of_any_name() -> None:
+    names = [
+        "/plain",
+        "/sp\\040ace/t\\011ab",
+        "/hash\\043",
+        "/back\\134040",
+        "/grün/日本",
+        "/\u2028x",
+    ]
+    lines = [f"36 35 98:0 / {name} rw,noatime master:1 - ext4 /dev/root rw\n" for name in names]
+    read = mount_points("".join(lines).encode() + b"1 2 0:1 / /\xff rw - tmpfs tmpfs rw\n")
+    assert [str(path) for path in read] == [
+        "/plain",
+        "/sp ace/t\tab",
+        "/hash#",
+        "/back\\040",
+        "/grün/日本",
+        "/\u2028x",
+        "/\udcff",
+    ]
