@@ -33,7 +33,6 @@ class Context:
     machine: Machine
     paths: Paths
     backoff: Backoff
-    image_backoff: Backoff
 
     @property
     def node(self) -> NodeFacts:

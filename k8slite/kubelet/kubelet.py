@@ -190,7 +190,6 @@ async def open_kubelet_with(
             machine=machine,
             paths=Paths(Path(config.root_dir)),
             backoff=Backoff(timings.backoff_initial, timings.backoff_max),
-            image_backoff=Backoff(timings.backoff_initial, timings.backoff_max),
         )
         kubelet = Kubelet(context, pods, nursery)
         if listener is not None:

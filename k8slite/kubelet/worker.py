@@ -18,6 +18,7 @@ from k8slite.api.kinds import PODS
 from k8slite.api.meta import Obj, parse_time
 from k8slite.api.status import ApiError
 from k8slite.client.errors import REQUEST_ERRORS
+from k8slite.kubelet.backoff import Backoff
 from k8slite.kubelet.context import Context
 from k8slite.kubelet.dns import hostname_of
 from k8slite.kubelet.messages import termination_message
@@ -83,6 +84,8 @@ class PodWorker:
         self._removed = False
         self._volumes = PodVolumes(context)
         self._starter = Starter(context, self._volumes)
+        timings = context.config.timings
+        self._image_backoff = Backoff(timings.backoff_initial, timings.backoff_max)
         self._failures: dict[str, Failure] = {}
         self._waiting: dict[str, Waiting] = {}
         self._messages: dict[str, str] = {}
@@ -338,9 +341,8 @@ class PodWorker:
         if problem.reason != "ErrImagePull":
             self._failures[name] = Failure(waiting, now + CONFIG_RETRY_SECONDS)
             return
-        key = f"{self.uid}/{container['image']}"
-        self._context.image_backoff.tried(key, now, now)
-        delay = self._context.image_backoff.delay(key)
+        self._image_backoff.tried(container["image"], now, now)
+        delay = self._image_backoff.delay(container["image"])
         text = f'Back-off pulling image "{container["image"]}": ErrImagePull: {problem.message}'
         later = Waiting("ImagePullBackOff", text)
         self._failures[name] = Failure(waiting, now + delay, now + delay / 5, later)
