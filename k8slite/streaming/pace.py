@@ -8,7 +8,7 @@ import trio
 
 __all__ = ["Latest", "Queue"]
 
-PIECES_MAX = 16  # of at most 64 KiB each
+PIECES_MAX = 16  # each is no larger than one read of its connection
 STALL_SECONDS = 5.0
 
 

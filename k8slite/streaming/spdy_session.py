@@ -2,7 +2,7 @@
 
 Owns: the connection's frames in both directions and the table of streams. One task, `run`, reads.
 SPDY as Kubernetes uses it has no flow control: a stream that is not read holds up the connection
-once QUEUE pieces of at most 64 KiB wait in it. While held up we ping, so that a lost peer is seen.
+once PIECES_MAX (`pace`) pieces wait in it. While held up we ping, so that a lost peer is seen.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The store in this process: raftkv's own state machine without Raft, disk or network.
 
-Owns: one Machine. For tests and for `k8slite up --memory`; what it holds ends with the process.
-Several apiservers of one process may share it.
+Owns: one Machine. For tests and for `k8slite up --store memory`; what it holds ends with the
+process. Several apiservers of one process may share it.
 """
 
 from __future__ import annotations
