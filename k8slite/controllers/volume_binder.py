@@ -17,13 +17,7 @@ from k8slite.api.kinds import (
 )
 from k8slite.api.meta import Obj, make_key, name, namespace, split_key, uid
 from k8slite.api.status import ApiError
-from k8slite.client.controller import run_workers
-from k8slite.client.informer import Informer
-from k8slite.client.workqueue import WorkQueue
-from k8slite.controllers.actions import Action, Note, Patch, Update
-from k8slite.controllers.context import Context
-from k8slite.controllers.execute import carry_out
-from k8slite.controllers.volume_match import (
+from k8slite.api.volume_match import (
     best_volume,
     capacity,
     claim_reference,
@@ -31,6 +25,12 @@ from k8slite.controllers.volume_match import (
     is_for,
     why_not,
 )
+from k8slite.client.controller import run_workers
+from k8slite.client.informer import Informer
+from k8slite.client.workqueue import WorkQueue
+from k8slite.controllers.actions import Action, Note, Patch, Update
+from k8slite.controllers.context import Context
+from k8slite.controllers.execute import carry_out
 
 __all__ = ["BOUND_BY_US", "SELECTED_NODE", "plan_claim", "plan_volume", "run_volume_binder"]
 

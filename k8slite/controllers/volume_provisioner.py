@@ -21,13 +21,13 @@ from k8slite.api.kinds import (
 )
 from k8slite.api.meta import Obj, deleting, labels, name, namespace, uid
 from k8slite.api.status import ApiError
+from k8slite.api.volume_match import claim_reference, class_of, requested
 from k8slite.client.controller import run_workers
 from k8slite.client.workqueue import WorkQueue
 from k8slite.controllers.actions import Action, Create, Note, Patch, delete, patch_metadata
 from k8slite.controllers.context import Context
 from k8slite.controllers.execute import carry_out
 from k8slite.controllers.volume_binder import PROVISIONED_BY, PROVISIONER, SELECTED_NODE
-from k8slite.controllers.volume_match import claim_reference, class_of, requested
 
 __all__ = ["NAME", "plan_expand", "plan_provision", "plan_reclaim", "run_local_provisioner"]
 

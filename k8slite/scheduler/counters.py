@@ -50,6 +50,8 @@ class Counters:
     """What is counted; `nodes()` gives the nodes there are, when it must be counted anew."""
 
     def __init__(self) -> None:
+        self.images: dict[str, int] = {}
+        """On how many nodes each image is."""
         self.spaces: dict[str, dict[str, str]] = {}
         self._counts: dict[tuple[str, Choice], PodCount] = {}
         self._holders: dict[Term, dict[str, int]] | None = None
@@ -58,6 +60,13 @@ class Counters:
         """Nodes or namespaces are others than before."""
         self._counts.clear()
         self._holders = None
+
+    def count_images(self, images: Iterable[str], number: int) -> None:
+        """A node got (1) or lost (-1) these images."""
+        for image in images:
+            self.images[image] = self.images.get(image, 0) + number
+            if not self.images[image]:
+                del self.images[image]
 
     def set_space(self, name: str, labels: dict[str, str] | None) -> None:
         """A namespace's labels (None: it is gone)."""

@@ -62,6 +62,10 @@ def decide(
         return Decision("", NO_NODES)
     start %= len(nodes)
     active = _prepared(pod, snapshot, filters)
+    for one, state in active:
+        if isinstance(state, Rejection):
+            told = ", ".join(state.reasons)
+            return Decision("", f"0/{len(nodes)} nodes are available: {told}.", (one.name,))
     local = [(one, state) for one, state in active if one.local]
     others = [(one, state) for one, state in active if not one.local]
     absolute = [(one, weight) for one, weight in scores if one.absolute]

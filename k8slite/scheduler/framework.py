@@ -33,6 +33,7 @@ class ClusterEvent(Enum):
     NODE_CHANGED = "a node's labels, taints or resources changed"
     POD_GONE = "a pod on a node went"
     POD_PLACED = "a pod got a place, or one with a place changed its labels"
+    STORAGE_CHANGED = "a claim, a volume or a storage class came, changed or went"
 
 
 class Rejection(NamedTuple):
@@ -56,7 +57,7 @@ class Filter(Protocol):
     def events(self) -> tuple[ClusterEvent, ...]: ...
 
     def prepare(self, pod: PodInfo, snapshot: Snapshot) -> Any:
-        """What `filter` needs of the pod, or SKIP."""
+        """What `filter` needs of the pod, or SKIP; a Rejection if no node at all will do."""
         ...
 
     def filter(self, state: Any, pod: PodInfo, node: NodeInfo) -> Rejection | None: ...

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from k8slite.scheduler.framework import SKIP, Filter
+from k8slite.scheduler.framework import SKIP, Filter, Rejection
 from k8slite.scheduler.pod_info import PodInfo
 from k8slite.scheduler.snapshot import NodeInfo, Snapshot
 
@@ -87,6 +87,8 @@ def _victims(
 def _passes(pod: PodInfo, snapshot: Snapshot, node: NodeInfo, filters: Sequence[Filter]) -> bool:
     for one in filters:
         state = one.prepare(pod, snapshot)
+        if isinstance(state, Rejection):
+            return False
         if state is not SKIP and one.filter(state, pod, node) is not None:
             return False
     return True

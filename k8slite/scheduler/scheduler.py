@@ -20,7 +20,7 @@ from k8slite.api.status import ApiError
 from k8slite.client.api import Api
 from k8slite.client.background import open_background
 from k8slite.client.client import ClientConfig, open_client
-from k8slite.client.errors import REQUEST_ERRORS
+from k8slite.client.errors import REQUEST_ERRORS, ClientError
 from k8slite.client.events import EventRecorder, open_event_recorder
 from k8slite.client.informer import SharedInformers, open_informers
 from k8slite.client.leader import LeaderElectionConfig, LeaderState, run_leader_elected
@@ -31,6 +31,7 @@ from k8slite.scheduler.pod_info import PodInfo, pod_info
 from k8slite.scheduler.preempt import Preemption, preempt
 from k8slite.scheduler.queue import SchedulingQueue
 from k8slite.scheduler.snapshot import Snapshot
+from k8slite.scheduler.volumes import BindFailed, VolumeBinder
 from raftkv.host import Host
 
 __all__ = ["Scheduler", "SchedulerConfig", "open_scheduler", "run_replica", "run_scheduling"]
@@ -140,6 +141,7 @@ class _Term:
             backoff_min=config.backoff_seconds_min,
             backoff_max=config.backoff_seconds_max,
         )
+        self._volumes = VolumeBinder(api, self._snapshot)
         self._wake = trio.Event()
         self._bindings = trio.Semaphore(BINDINGS_MAX)
         self._start = 0
@@ -151,6 +153,7 @@ class _Term:
         nodes = informers.of(NODES)
         pods = informers.of(PODS)
         spaces = informers.of(NAMESPACES)
+        self._volumes.watch(informers, self._on_storage)
         await informers.wait_synced()
         spaces.add_handler(self._on_space)
         nodes.add_handler(self._on_node)
@@ -186,6 +189,9 @@ class _Term:
             self._on_event(ClusterEvent.NODE_ADDED)
         elif _node_view(old) != _node_view(new):
             self._on_event(ClusterEvent.NODE_CHANGED)
+
+    def _on_storage(self, old: Obj | None, new: Obj | None) -> None:
+        self._on_event(ClusterEvent.STORAGE_CHANGED)
 
     def _on_space(self, old: Obj | None, new: Obj | None) -> None:
         space = new or old
@@ -254,7 +260,7 @@ class _Term:
             self._start = (self._start + decision.looked_at) % count
         if decision.node:
             self._snapshot.assume(info, decision.node)
-            self._nursery.start_soon(self._bind, info)
+            self._nursery.start_soon(self._bind, info, self._volumes.reserve(info))
             return
         attempt = self._preempt(info, decision)
         self._queue.set_unschedulable(info.uid, decision.plugins, trio.current_time())
@@ -271,7 +277,8 @@ class _Term:
             self._victims[info.uid] = tuple(victim.uid for victim in attempt.victims)
         return attempt
 
-    async def _bind(self, info: PodInfo) -> None:
+    async def _bind(self, info: PodInfo, chosen: dict[str, str] | None) -> None:
+        """Bind the pod's claims (`chosen`: the volume for each, see `VolumeBinder`), then it."""
         pod, node = info.pod, info.node
         binding = {
             "apiVersion": "v1",
@@ -280,10 +287,13 @@ class _Term:
             "target": {"apiVersion": "v1", "kind": "Node", "name": node},
         }
         try:
+            if chosen is not None:
+                await self._bind_volumes(info, chosen)
             await self._api.create(
                 PODS, binding, namespace=namespace(pod), name=name(pod), subresource="binding"
             )
-        except REQUEST_ERRORS as error:
+        except (BindFailed, *REQUEST_ERRORS) as error:
+            self._volumes.release(chosen)
             await self._unbind(info, error)
         else:
             self._scheduler.bound += 1
@@ -293,10 +303,20 @@ class _Term:
         finally:
             self._bindings.release()
 
+    async def _bind_volumes(self, info: PodInfo, chosen: dict[str, str]) -> None:
+        """That may take minutes: meanwhile others may use this one's slot."""
+        self._bindings.release()
+        try:
+            await self._volumes.bind(info, chosen)
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._bindings.acquire()
+
     async def _unbind(self, info: PodInfo, error: Exception) -> None:
         """The binding failed, or nobody knows; the pod keeps its place until that is clear."""
         log.warning("pod=%s node=%s binding failed error=%s", info.key, info.node, error)
-        if not isinstance(error, ApiError) or error.code in (CONFLICT, NOT_FOUND):
+        unknown = isinstance(error, ClientError)
+        if unknown or (isinstance(error, ApiError) and error.code in (CONFLICT, NOT_FOUND)):
             live = await self._look_up(info)
             if live is None or uid(live) != info.uid:
                 self._snapshot.forget(info)  # it was deleted; its event is on the way

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from k8slite.api.meta import Obj, name, uid
 from k8slite.scheduler.counters import Counters, PodCount
 from k8slite.scheduler.pod_info import HostPort, PodInfo, add_to, amounts
+from k8slite.scheduler.storage import Storage
 from k8slite.scheduler.terms import Choice, Term
 
 __all__ = ["NodeInfo", "Snapshot"]
@@ -80,16 +81,25 @@ class NodeInfo:
         ):
             self._counters.clear()
         self._changed()
+        self._counters.count_images(self.images, -1)
         self.images = {
             image: each.get("sizeBytes", 0)
             for each in status.get("images") or ()
             for image in each.get("names") or ()
         }
+        self._counters.count_images(self.images, 1)
         self.labels = node["metadata"].get("labels") or {}
         self.taints = spec.get("taints") or ()
         self.unschedulable = bool(spec.get("unschedulable"))
         self.allocatable = amounts((node.get("status") or {}).get("allocatable"))
         self.pods_max = self.allocatable.pop("pods", 0)
+
+    def unset_node(self) -> None:
+        """The node is gone; pods may be on it still."""
+        self.node = None
+        self._counters.count_images(self.images, -1)
+        self.images = {}
+        self._changed()
 
     def add_pod(self, info: PodInfo) -> None:
         assert info.uid not in self.pods, f"{info.key} is on {self.name} already"
@@ -129,6 +139,7 @@ class Snapshot:
         self._pods: dict[str, PodInfo] = {}
         self._assumed: dict[str, None] = {}
         self.counters = Counters()
+        self.storage = Storage()
         self._memos: dict[Hashable, dict[str, Any]] = {}
         self._nodes: list[NodeInfo] | None = None
 
@@ -174,7 +185,7 @@ class Snapshot:
         info = self._infos.get(node_name)
         if info is None:
             return
-        info.node = None
+        info.unset_node()
         self._nodes = None
         self.counters.clear()
         for memo in self._memos.values():

@@ -378,3 +378,11 @@ def test_the_sums_of_a_node_are_those_of_its_pods(steps: list[tuple[int, int, st
             assert one.score_cpu == sum(p.score_cpu for p in pods)
             assert sum(one.ports.values()) == sum(len(p.ports) for p in pods)
             assert sum(one.owners.values()) == sum(bool(p.owner) for p in pods)
+
+
+def test_large_images_that_are_there_count() -> None:
+    with_image = node("b")
+    with_image["status"]["images"] = [{"names": ["i:latest"], "sizeBytes": 900 * 2**20}]
+    snapshot = cluster([node("a"), with_image])
+    decision = decide(pod_info(pod("p", "1")), snapshot, 0, random.Random(1))
+    assert decision.node == "b"
