@@ -186,12 +186,7 @@ class WebSocketCarrier:
             command.stdin.close()
 
     async def send(self, channel: int, data: bytes) -> None:
-        self._websocket.stream.touch()
-        if self._base64:
-            message = bytes((0x30 + channel,)) + base64.b64encode(data)
-            await self._websocket.send(message, text=True)
-        else:
-            await self._websocket.send(bytes((channel,)) + data)
+        await self._websocket.send_on(channel, data, base64=self._base64)
 
     async def finish(self, status: Mapping[str, Any]) -> None:
         if not self._old:

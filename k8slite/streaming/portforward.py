@@ -254,12 +254,7 @@ class _Channels:
         self._ended.set()
 
     async def _send(self, channel: int, data: bytes) -> None:
-        self._websocket.stream.touch()
-        if self._base64:
-            text = bytes((0x30 + channel,)) + base64.b64encode(data)
-            await self._websocket.send(text, text=True)
-        else:
-            await self._websocket.send(bytes((channel,)) + data)
+        await self._websocket.send_on(channel, data, base64=self._base64)
 
     async def _forward(self, index: int, port: int) -> None:
         queue = self._queues[index]

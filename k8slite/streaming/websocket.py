@@ -6,6 +6,7 @@ write. Messages are handed on in pieces as they come, so that their length needs
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections import deque
 from typing import NamedTuple
 
@@ -81,6 +82,14 @@ class WebSocket:
             await self._write(TextMessage(data=data.decode("latin-1")))
         else:
             await self._write(BytesMessage(data=data))
+
+    async def send_on(self, channel: int, data: bytes, *, base64: bool) -> None:
+        """A message of one of Kubernetes' channels, as text or binary. Raises HangUp."""
+        self.stream.touch()
+        if base64:
+            await self.send(bytes((0x30 + channel,)) + b64encode(data), text=True)
+        else:
+            await self.send(bytes((channel,)) + data)
 
     async def ping(self) -> None:
         """Raises HangUp."""

@@ -76,10 +76,8 @@ def _selector(selector: Obj | None, what: str, errors: Errors) -> bool:
     return True
 
 
-def validate_deployment(o: Obj) -> list[FieldError]:
-    errors: Errors = []
-    spec = o.get("spec") or {}
-    not_negative(spec.get("replicas"), "spec.replicas", errors)
+def _selector_and_template(spec: Obj, errors: Errors) -> None:
+    """Those of a Deployment or ReplicaSet, whose messages both speak of deployments."""
     selector = spec.get("selector")
     _selector(selector, "deployment", errors)
     if selector is not None and not _selector_ok(selector):
@@ -88,6 +86,13 @@ def validate_deployment(o: Obj) -> list[FieldError]:
         _template_for_selector(spec.get("template") or {}, selector, errors)
         if (spec.get("replicas") or 0) >= 0:
             _restart_always(spec.get("template") or {}, errors)
+
+
+def validate_deployment(o: Obj) -> list[FieldError]:
+    errors: Errors = []
+    spec = o.get("spec") or {}
+    not_negative(spec.get("replicas"), "spec.replicas", errors)
+    _selector_and_template(spec, errors)
     _deployment_strategy(spec.get("strategy") or {}, errors)
     not_negative(spec.get("minReadySeconds"), "spec.minReadySeconds", errors)
     not_negative(spec.get("revisionHistoryLimit"), "spec.revisionHistoryLimit", errors)
@@ -145,14 +150,7 @@ def validate_replica_set(o: Obj) -> list[FieldError]:
     spec = o.get("spec") or {}
     not_negative(spec.get("replicas"), "spec.replicas", errors)
     not_negative(spec.get("minReadySeconds"), "spec.minReadySeconds", errors)
-    selector = spec.get("selector")
-    _selector(selector, "deployment", errors)
-    if selector is not None and not _selector_ok(selector):
-        errors.append(invalid_value("spec.selector", selector, "invalid label selector"))
-    else:
-        _template_for_selector(spec.get("template") or {}, selector, errors)
-        if (spec.get("replicas") or 0) >= 0:
-            _restart_always(spec.get("template") or {}, errors)
+    _selector_and_template(spec, errors)
     return errors
 
 
