@@ -9,6 +9,7 @@ from k8slite.controllers.actions import Note, Update
 from k8slite.controllers.context import Context
 from k8slite.controllers.execute import carry_out
 from k8slite.controllers.job_plan import is_tracked, plan, release_tracking
+from k8slite.controllers.job_policies import is_ours
 from k8slite.controllers.ownership import controller_key
 from k8slite.controllers.pod_fleet import PodFleet
 
@@ -29,6 +30,8 @@ async def run_job_controller(context: Context) -> None:
             await carry_out(context.api, recorder, released)
         if job is None:
             fleet.forget(where)
+            return None
+        if not is_ours(job):
             return None
         now = context.host.now()
         pods = await fleet.claimed(where, job, finished=True)

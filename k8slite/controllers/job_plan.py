@@ -25,15 +25,28 @@ from k8slite.api.meta import (
 )
 from k8slite.controllers.actions import Action, Create, Patch, delete, patch_metadata
 from k8slite.controllers.job_indexes import INDEX, format_indexes, index_of, parse_indexes
+from k8slite.controllers.job_policies import (
+    fails_index,
+    failures_of,
+    next_failures,
+    success_rule,
+    verdict,
+)
 from k8slite.controllers.pods import deletion_order, is_ready, is_terminal, phase, pod_from_template
 
 __all__ = ["TRACKING", "JobPlan", "is_finished", "is_tracked", "plan", "release_tracking"]
 
 TRACKING = "batch.kubernetes.io/job-tracking"
 BACKOFF_SECONDS_MAX = 600.0
+NO_LIMIT = 2**31 - 1
 REACHED = ("CompletionsReached", "Reached expected number of succeeded pods")
 BACKOFF_LIMIT = ("BackoffLimitExceeded", "Job has reached the specified backoff limit")
 DEADLINE = ("DeadlineExceeded", "Job was active longer than specified deadline")
+FAILED_INDEXES = ("FailedIndexes", "Job has failed indexes")
+TOO_MANY_INDEXES = (
+    "MaxFailedIndexesExceeded",
+    "Job has exceeded the specified maximal number of failed indexes",
+)
 SUSPENDED = ("JobSuspended", "Job suspended")
 RESUMED = ("JobResumed", "Job resumed")
 
@@ -58,6 +71,9 @@ class Tally:
     waiting_succeeded: list[str]
     waiting_failed: list[str]
     indexes: list[int]
+    failed_indexes: list[int]
+    ignored: list[str]
+    """Failed pods that count for nothing, by the pod failure policy."""
 
     @property
     def all_succeeded(self) -> int:
@@ -75,7 +91,7 @@ def is_finished(job: Obj) -> bool:
 def plan(job: Obj, pods: Sequence[Obj], now: float, backoff_seconds: float) -> JobPlan:
     """The next step; `pods` are all of the Job's, finished ones too."""
     old = job.get("status") or {}
-    tally = _count(old, pods)
+    tally = _count(job, pods)
     status = _status(job, pods, tally)
     active = [p for p in pods if not is_terminal(p) and not deleting(p)]
     notes: list[tuple[str, str, str]] = []
@@ -98,6 +114,8 @@ def plan(job: Obj, pods: Sequence[Obj], now: float, backoff_seconds: float) -> J
         again = _sooner(again, _deadline_in(job, status, now))
     changed = status if status != old else None
     written = _written(old)
+    held = [] if end_is_decided(status) else _awaiting_successors(job, tally, pods)
+    written = [each for each in [*written, *tally.ignored] if each not in held]
     released = [release_tracking(p) for p in pods if uid(p) in written and is_tracked(p)]
     return JobPlan(changed, released, actions, notes, again)
 
@@ -117,7 +135,28 @@ def release_tracking(pod: Obj) -> Patch:
     return patch_metadata(PODS, pod, {"finalizers": rest or None})
 
 
-def _count(status: Obj, pods: Sequence[Obj]) -> Tally:
+def end_is_decided(status: Obj) -> bool:
+    return any(
+        c["type"] in ("SuccessCriteriaMet", "FailureTarget") and c["status"] == "True"
+        for c in status.get("conditions") or ()
+    )
+
+
+def _awaiting_successors(job: Obj, tally: Tally, pods: Sequence[Obj]) -> list[str]:
+    """Failed pods that must stay until another one has taken their index: they carry its count."""
+    if job["spec"].get("backoffLimitPerIndex") is None or deleting(job):
+        return []
+    over = {*tally.indexes, *tally.failed_indexes}
+    running = {index_of(p) for p in pods if not is_terminal(p)}
+    return [
+        uid(p)
+        for p in pods
+        if phase(p) == "Failed" and index_of(p) not in over and index_of(p) not in running
+    ]
+
+
+def _count(job: Obj, pods: Sequence[Obj]) -> Tally:
+    status = job.get("status") or {}
     waiting = status.get("uncountedTerminatedPods") or {}
     tally = Tally(
         status.get("succeeded", 0),
@@ -125,6 +164,8 @@ def _count(status: Obj, pods: Sequence[Obj]) -> Tally:
         [],
         [],
         parse_indexes(status.get("completedIndexes") or ""),
+        parse_indexes(status.get("failedIndexes") or ""),
+        [],
     )
     tracked = {uid(p): p for p in pods if is_tracked(p)}
     for field, kept in (("succeeded", tally.waiting_succeeded), ("failed", tally.waiting_failed)):
@@ -145,7 +186,15 @@ def _count(status: Obj, pods: Sequence[Obj]) -> Tally:
             if index is not None:
                 tally.indexes.append(index)
         elif phase(pod) == "Failed" or (deleting(pod) and not pod["spec"].get("nodeName")):
+            judged = verdict(job, pod)
+            if judged is not None and judged.action == "Ignore":
+                tally.ignored.append(object_uid)
+                continue
             tally.waiting_failed.append(object_uid)
+            index = index_of(pod)
+            lost = index is not None and fails_index(job, pod)
+            if lost and index is not None and index not in tally.failed_indexes:
+                tally.failed_indexes.append(index)
     return tally
 
 
@@ -172,6 +221,8 @@ def _status(job: Obj, pods: Sequence[Obj], tally: Tally) -> Obj:
     status["uncountedTerminatedPods"] = waiting
     if tally.indexes:
         status["completedIndexes"] = format_indexes(tally.indexes)
+    if job["spec"].get("backoffLimitPerIndex") is not None:
+        status["failedIndexes"] = format_indexes(tally.failed_indexes)
     return status
 
 
@@ -190,21 +241,36 @@ def _ending(
         if kind in decided:
             return success, decided[kind]["reason"], decided[kind]["message"]
     spec = job["spec"]
+    for pod in pods:
+        judged = verdict(job, pod) if phase(pod) == "Failed" else None
+        if judged is not None and judged.action == "FailJob":
+            return False, "PodFailurePolicy", judged.message
     restarts = sum(
         container.get("restartCount", 0)
         for pod in pods
         if pod["spec"].get("restartPolicy") == "OnFailure" and not is_terminal(pod)
         for container in (pod.get("status") or {}).get("containerStatuses") or ()
     )
-    if tally.all_failed > spec.get("backoffLimit", 6) or restarts > spec.get("backoffLimit", 6):
+    per_index = spec.get("backoffLimitPerIndex") is not None
+    limit = spec.get("backoffLimit", NO_LIMIT if per_index else 6)
+    if tally.all_failed > limit or restarts > limit:
         return False, *BACKOFF_LIMIT
     left = _deadline_in(job, status, now)
     if left is not None and left <= 0:
         return False, *DEADLINE
+    most = spec.get("maxFailedIndexes")
+    if most is not None and len(tally.failed_indexes) > most:
+        return False, *TOO_MANY_INDEXES
+    matched = success_rule(job, tally.indexes)
+    if matched:
+        return True, "SuccessPolicy", matched
     completions = spec.get("completions")
     running = any(not is_terminal(p) for p in pods)
     if completions is None:
         enough = tally.all_succeeded > 0 and not running
+    elif tally.failed_indexes:
+        over = len({*tally.indexes, *tally.failed_indexes}) >= completions
+        return (False, *FAILED_INDEXES) if over else None
     else:
         enough = _done(job, tally) >= completions
     return (True, *REACHED) if enough else None
@@ -287,7 +353,8 @@ def _resize(
     if completions is None:
         wanted = len(active) if tally.all_succeeded else parallelism
     else:
-        wanted = min(parallelism, completions - _done(job, tally))
+        lost = len({*tally.failed_indexes} - {*tally.indexes})
+        wanted = min(parallelism, completions - _done(job, tally) - lost)
     if len(active) > wanted:
         victims = deletion_order(active, active)[: len(active) - wanted]
         return [delete(PODS, pod) for pod in victims], None
@@ -297,11 +364,12 @@ def _resize(
     missing = wanted - len(occupied)
     if missing <= 0:
         return [], None
-    wait = _backoff(tally, pods, now, backoff_seconds)
+    per_index = spec.get("backoffLimitPerIndex") is not None
+    wait = 0.0 if per_index else _backoff(tally.all_failed, pods, now, backoff_seconds)
     if wait > 0:
         return [], wait
     if spec.get("completionMode") == "Indexed":
-        return _indexed(job, tally, occupied, missing), None
+        return _indexed(job, tally, occupied, missing, pods, now, backoff_seconds)
     return [Create(PODS, _new_pod(job))] * missing, None
 
 
@@ -311,35 +379,65 @@ def _new_pod(job: Obj) -> Obj:
     return pod
 
 
-def _indexed(job: Obj, tally: Tally, occupied: Sequence[Obj], missing: int) -> list[Action]:
-    """The lowest indexes that are neither done nor running."""
-    taken = {*tally.indexes, *(index_of(p) for p in occupied)}
-    free = [i for i in range(job["spec"]["completions"]) if i not in taken]
+def _indexed(
+    job: Obj,
+    tally: Tally,
+    occupied: Sequence[Obj],
+    missing: int,
+    pods: Sequence[Obj],
+    now: float,
+    backoff_seconds: float,
+) -> tuple[list[Action], float | None]:
+    """The lowest indexes that are neither done, nor lost, nor running; with a limit for each index,
+    each waits for itself after its own failures."""
+    taken = {*tally.indexes, *tally.failed_indexes, *(index_of(p) for p in occupied)}
+    failed: dict[int | None, list[Obj]] = {}
+    if job["spec"].get("backoffLimitPerIndex") is not None:
+        for pod in pods:
+            if phase(pod) == "Failed":
+                failed.setdefault(index_of(pod), []).append(pod)
     actions: list[Action] = []
-    for index in free[:missing]:
-        pod = _new_pod(job)
-        metadata = pod["metadata"]
-        metadata["generateName"] = f"{name(job)}-{index}-"
-        metadata.setdefault("annotations", {})[INDEX] = str(index)
-        metadata.setdefault("labels", {})[INDEX] = str(index)
-        pod["spec"].setdefault("hostname", f"{name(job)}-{index}")
-        source = {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX}']"}}
-        for container in [*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or ())]:
-            variable = {"name": "JOB_COMPLETION_INDEX", "valueFrom": source}
-            container["env"] = [*(container.get("env") or ()), variable]
-        actions.append(Create(PODS, pod))
-    return actions
+    again: float | None = None
+    for index in range(job["spec"]["completions"]):
+        if len(actions) >= missing:
+            break
+        if index in taken:
+            continue
+        before = failed.get(index, [])
+        failures = max((failures_of(p) + 1 for p in before), default=0)
+        wait = _backoff(failures, before, now, backoff_seconds)
+        if wait > 0:
+            again = _sooner(again, wait)
+            continue
+        actions.append(Create(PODS, _indexed_pod(job, index, before)))
+    return actions, again
 
 
-def _backoff(tally: Tally, pods: Sequence[Obj], now: float, seconds: float) -> float:
+def _indexed_pod(job: Obj, index: int, before: Sequence[Obj]) -> Obj:
+    pod = _new_pod(job)
+    metadata = pod["metadata"]
+    metadata["generateName"] = f"{name(job)}-{index}-"
+    notes = metadata.setdefault("annotations", {})
+    notes[INDEX] = str(index)
+    notes.update(next_failures(job, before))
+    metadata.setdefault("labels", {})[INDEX] = str(index)
+    pod["spec"].setdefault("hostname", f"{name(job)}-{index}")
+    source = {"fieldRef": {"fieldPath": f"metadata.annotations['{INDEX}']"}}
+    for container in [*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or ())]:
+        variable = {"name": "JOB_COMPLETION_INDEX", "valueFrom": source}
+        container["env"] = [*(container.get("env") or ()), variable]
+    return pod
+
+
+def _backoff(failures: int, pods: Sequence[Obj], now: float, seconds: float) -> float:
     """Seconds that a new pod must wait because of the failures so far."""
-    if not tally.all_failed:
+    if not failures:
         return 0.0
     ends = [_finished_at(p) for p in pods if phase(p) == "Failed"]
     last = max((end for end in ends if end is not None), default=None)
     if last is None:
         return 0.0
-    delay: float = seconds * 2.0 ** min(tally.all_failed - 1, 20)
+    delay: float = seconds * 2.0 ** min(failures - 1, 20)
     return max(0.0, last + min(delay, BACKOFF_SECONDS_MAX) - now)
 
 
