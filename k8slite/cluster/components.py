@@ -28,7 +28,7 @@ MODULES: Final[Mapping[str, tuple[str, ...]]] = {
     "raftkv": ("raftkv.server", "k8slite.cluster.child"),
     "apiserver": ("k8slite.apiserver.server", "k8slite.apiserver.store.raftkv"),
     "scheduler": ("k8slite.scheduler.scheduler",),
-    "controller-manager": ("k8slite.controllers.manager",),
+    "controller-manager": ("k8slite.controllers.manager", "k8slite.cloud.service"),
     "kubelet": (
         "k8slite.kubelet.kubelet",
         "k8slite.kubelet.runtime.choose",

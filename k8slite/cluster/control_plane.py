@@ -126,6 +126,8 @@ async def open_scheduler(context: Context) -> AsyncIterator[Running]:
 
 @asynccontextmanager
 async def open_controller_manager(context: Context) -> AsyncIterator[Running]:
+    from k8slite.cloud.provider import LocalBalancers
+    from k8slite.cloud.service import CloudConfig, open_cloud
     from k8slite.controllers.context import ControllerTimings, Signing
     from k8slite.controllers.manager import ControllerManagerConfig, open_controller_manager
 
@@ -147,7 +149,18 @@ async def open_controller_manager(context: Context) -> AsyncIterator[Running]:
         signing=Signing(authority, (pki / "ca.key").read_bytes()),
         local_volumes=str(context.layout.volumes),
     )
-    async with open_controller_manager(config, context.host) as manager:
+    cloud = CloudConfig(
+        client=config.client,
+        identity=context.component.name,
+        lease_seconds=lease,
+        renew_seconds=renew,
+        retry_seconds=retry,
+    )
+    balancers = LocalBalancers(context.place.balancer_pool)
+    async with (
+        open_controller_manager(config, context.host) as manager,
+        open_cloud(cloud, context.host, balancers),
+    ):
 
         def status() -> dict[str, Any]:
             leader = manager.leader

@@ -1,5 +1,5 @@
-"""How a node's network is served: its proxy, its names and its network policies, in one process
-over the same informers.
+"""How a node's network is served, in one process over the same informers: its proxy, its names, its
+network policies, the addresses of load balancers.
 
 Names do not stop the proxy: where they can't be served (the port is taken), that is told as a
 problem, and tried again.
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from k8slite.client.client import Client
     from k8slite.client.informer import SharedInformers
     from k8slite.dns.dns import Dns, DnsConfig
+    from k8slite.network.announce import Announcer
     from k8slite.network.policy.enforcer import Enforcer
     from k8slite.proxy.writer import Follower, Writer
 
@@ -62,14 +63,22 @@ async def open_proxy(context: Context) -> AsyncIterator[Running]:
         names = _Names(context)
         nursery.start_soon(names.run, client, informers)
         enforcer: Enforcer | None = None
+        announcer: Announcer | None = None
         if context.spec.bridged:
             from k8slite.network.policy import enforcer as policies
 
             enforcer = policies.Enforcer(informers, context.component.node, policies.PolicyWriter())
             nursery.start_soon(enforcer.run)
+            from k8slite.network import announce
+
+            pool = context.place.balancer_pool.rpartition(".")[0] + "."
+            announcer = announce.Announcer(informers, context.component.node, pool)
+            nursery.start_soon(announcer.run)
 
         def status() -> dict[str, Any]:
-            refused = enforcer.problems if enforcer is not None else ()
+            refused = enforcer.problems if enforcer is not None else []
+            if announcer is not None:
+                refused = [*refused, *announcer.problems]
             return {
                 "mode": context.spec.proxy,
                 "ports": proxy.ports,

@@ -227,6 +227,14 @@ class Place:
         """The address of the service kube-dns: the tenth of the range, as usual."""
         return str(ipaddress.IPv4Network(self.service_cidr)[10])
 
+    @property
+    def balancer_pool(self) -> str:
+        """Where load balancers' addresses come from: the upper half of the switch, on which no
+        node is; else loopback addresses beside the nodes'."""
+        if self.bridge:
+            return str(list(ipaddress.IPv4Network(self.subnet).subnets())[1])
+        return f"127.{self._octet}.240.0/24"
+
     def node_address(self, number: int) -> str:
         if self.bridge:
             return str(ipaddress.IPv4Network(self.subnet)[10 + number])

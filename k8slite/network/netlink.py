@@ -131,6 +131,16 @@ class Rtnl:
         with _trying(f"give {name} the address {address}"):
             self._kernel.addr("replace", index=index, address=address)
 
+    def delete_address(self, name: str, address: str) -> None:
+        """One that the interface does not have is no error."""
+        index = self.index(name)
+        try:
+            with _trying(f"take the address {address} from {name}"):
+                self._kernel.addr("del", index=index, address=address)
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise
+
     def set_route(
         self, destination: str, *, gateway: str | None = None, link: str | None = None
     ) -> None:
