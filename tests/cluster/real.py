@@ -25,6 +25,7 @@ import yaml
 from k8slite.cluster import control
 from k8slite.cluster.cleanup import leftovers, strays
 from k8slite.cluster.layout import Layout
+from tests.ports import free_port
 
 PATIENCE_SECONDS: Final = 60.0
 T = TypeVar("T")
@@ -54,6 +55,9 @@ class Cluster:
         return {**os.environ, "K8SLITE_HOME": str(self.home)}
 
     def popen(self, *arguments: str) -> subprocess.Popen[str]:
+        if arguments[0] == "up" and "--port" not in arguments and not self.layout.exists():
+            # One that nobody else on the machine takes while this cluster is stopped.
+            arguments = (*arguments, "--port", str(free_port()))
         return subprocess.Popen(
             [sys.executable, "-m", "k8slite.cli.main", *arguments, "--name", self.name],
             env=self.environment,
