@@ -1,7 +1,8 @@
 """HTTP requests of the server's own: to webhooks, wherever a URL or a Service says they are.
 
 Owns: a small pool of idle connections, and the TLS contexts. A reused connection that fails before
-an answer came is replaced once; nothing else is repeated.
+an answer came is replaced once; nothing else is repeated. Pods whose addresses are those of another
+network are reached by way of their nodes' kubelets.
 """
 
 from __future__ import annotations
@@ -9,25 +10,29 @@ from __future__ import annotations
 import ssl
 from collections.abc import Sequence
 from functools import lru_cache
+from random import Random
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import trio
 
-from k8slite.api.kinds import ENDPOINT_SLICES, SERVICES
+from k8slite.api.kinds import SERVICES
 from k8slite.api.meta import Obj
+from k8slite.api.status import ApiError
+from k8slite.apiserver.endpoints import Endpoint, PodOnNode, ready_endpoints
 from k8slite.apiserver.mirror import Mirror
+from k8slite.apiserver.streaming.backend import secured
+from k8slite.apiserver.streaming.kubelets import address_of_kubelet, lead_on
 from k8slite.client.http import Connection, ConnectionLost, Response, encode_request
 from k8slite.streaming.bytes import why
 from raftkv.host import Address, Host
 
-__all__ = ["BackendError", "Backends", "Place", "place_of", "service_address"]
+__all__ = ["BackendError", "Backends", "Place", "place_of", "service_endpoint"]
 
 IDLE_MAX = 32
 IDLE_SECONDS_MAX = 20.0
 CONNECT_SECONDS = 5.0
 ANSWER_BYTES_MAX = 8 * 1024 * 1024
-_SERVICE_NAME = "kubernetes.io/service-name"
 BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 
@@ -44,10 +49,14 @@ class Place(NamedTuple):
     path: str
     url: str
     ca: str
-    tls: bool = True
+    pod: PodOnNode | None = None
+    insecure: bool = False
+    """The other side may be anybody."""
+    as_proxy: bool = False
+    """Show the certificate of whom aggregated servers trust to tell them who asks."""
 
 
-def place_of(mirror: Mirror, config: Obj, ca: str) -> Place:
+def place_of(mirror: Mirror, config: Obj, ca: str, rng: Random) -> Place:
     """Where a clientConfig leads. Raises BackendError."""
     if config.get("url"):
         url = config["url"]
@@ -60,45 +69,54 @@ def place_of(mirror: Mirror, config: Obj, ca: str) -> Place:
     port = service.get("port") or 443
     server_name = f"{name}.{namespace}.svc"
     path = "/" + (service.get("path") or "").removeprefix("/")
-    address = service_address(mirror, namespace, name, port)
+    address, pod = service_endpoint(mirror, namespace, name, port, rng)
     host = f"{server_name}:{port}"
-    return Place(address, server_name, host, path, f"https://{host}{path}", ca)
+    return Place(address, server_name, host, path, f"https://{host}{path}", ca, pod)
 
 
-def service_address(mirror: Mirror, namespace: str, name: str, port: int) -> Address:
-    """A ready endpoint of a Service. Raises BackendError."""
+def service_endpoint(mirror: Mirror, namespace: str, name: str, port: int, rng: Random) -> Endpoint:
+    """One of the ready endpoints of a Service. Raises BackendError."""
     entry = mirror.cache(SERVICES).get(namespace, name)
     if entry is None:
         raise BackendError(f'service "{name}" not found')
     spec = entry.parsed().get("spec") or {}
     if spec.get("type") == "ExternalName":
-        return Address(spec.get("externalName", ""), port)
+        return Endpoint(Address(spec.get("externalName", ""), port))
     found = next((p for p in spec.get("ports") or () if p.get("port") == port), None)
     if found is None:
         raise BackendError(f'no service port {port} found for service "{name}"')
-    for slice_entry in mirror.cache(ENDPOINT_SLICES).select(f"{namespace}/"):
-        slice_ = slice_entry.parsed()
-        if (slice_["metadata"].get("labels") or {}).get(_SERVICE_NAME) != name:
-            continue
-        wanted = found.get("name") or ""
-        ports = [p for p in slice_.get("ports") or () if (p.get("name") or "") == wanted]
-        for endpoint in slice_.get("endpoints") or ():
-            if ports and (endpoint.get("conditions") or {}).get("ready") is not False:
-                return Address(endpoint["addresses"][0], ports[0]["port"])
-    raise BackendError(f'no endpoints available for service "{name}"')
+    endpoints = ready_endpoints(mirror, namespace, name, found.get("name") or "")
+    if not endpoints:
+        raise BackendError(f'no endpoints available for service "{name}"')
+    return rng.choice(endpoints)
 
 
 @lru_cache(maxsize=128)
-def _context(ca: str) -> ssl.SSLContext:
+def _context(ca: str, insecure: bool, identity: tuple[str, str] | None) -> ssl.SSLContext:
     """Trusts this bundle (PEM), or the machine's own where there is none. Raises ssl.SSLError."""
-    return ssl.create_default_context(cadata=ca) if ca else ssl.create_default_context()
+    context = ssl.create_default_context(cadata=ca) if ca else ssl.create_default_context()
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if identity is not None:
+        context.load_cert_chain(*identity)
+    return context
 
 
 class Backends:
-    """See the module."""
+    """See the module. `identity`: certificate and key (paths) for places that want `as_proxy`."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(
+        self,
+        host: Host,
+        mirror: Mirror,
+        kubelet_tls: ssl.SSLContext | None = None,
+        identity: tuple[str, str] | None = None,
+    ) -> None:
         self._host = host
+        self._mirror = mirror
+        self._kubelet_tls = kubelet_tls
+        self._identity = identity
         self._idle: list[tuple[Place, Connection]] = []
 
     async def post(self, place: Place, query: str, body: bytes) -> Response:
@@ -155,7 +173,7 @@ class Backends:
     async def _reuse(self, place: Place) -> Connection | None:
         now = trio.current_time()
         for i, (other, connection) in enumerate(self._idle):
-            if other[:3] == place[:3] and other.ca == place.ca:
+            if other._replace(path="", url="") == place._replace(path="", url=""):
                 del self._idle[i]
                 young = now - connection.idle_since < IDLE_SECONDS_MAX
                 if young and not connection.looks_closed():
@@ -165,20 +183,23 @@ class Backends:
         return None
 
     async def _connect(self, place: Place) -> Connection:
+        return Connection(await self.open_stream(place), place.address)
+
+    async def open_stream(self, place: Place) -> trio.abc.Stream:
+        """A connection under TLS. Raises BackendError."""
         stream: trio.abc.Stream | None = None
         try:
             with trio.fail_after(CONNECT_SECONDS):
-                stream = await self._host.net.open_stream(place.address)
-                if place.tls:
-                    secure = trio.SSLStream(
-                        stream,
-                        _context(place.ca),
-                        server_hostname=place.server_name,
-                        https_compatible=True,
-                    )
-                    await secure.do_handshake()
-                    stream = secure
-                return Connection(stream, place.address)
+                stream = await self._dial(place)
+                identity = self._identity if place.as_proxy else None
+                secure = trio.SSLStream(
+                    stream,
+                    _context(place.ca, place.insecure, identity),
+                    server_hostname=place.server_name,
+                    https_compatible=True,
+                )
+                await secure.do_handshake()
+                return secure
         except BaseException as error:
             if stream is not None:
                 await trio.aclose_forcefully(stream)
@@ -187,6 +208,23 @@ class Backends:
             if isinstance(error, (*BROKEN, ssl.SSLError)):
                 raise BackendError(f"dial tcp {place.address}: {why(error)}") from None
             raise
+
+    async def _dial(self, place: Place) -> trio.abc.Stream:
+        """The bare connection, through the kubelet where only it can reach the pod."""
+        if place.pod is None:
+            return await self._host.net.open_stream(place.address)
+        try:
+            kubelet = address_of_kubelet(self._mirror, place.pod.node)
+        except ApiError as error:
+            raise BackendError(f"dial tcp {place.address}: {error.message}") from None
+        stream = await self._host.net.open_stream(kubelet)
+        try:
+            backend = await secured(stream, kubelet, self._kubelet_tls)
+            await lead_on(backend, place.pod, place.address)
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        return backend.detach()
 
     async def aclose(self) -> None:
         """Close what is idle."""

@@ -58,6 +58,12 @@ class ApiserverConfig:
     node_port_last: int = 32767
     allow_loopback_endpoints: bool = False
     kubelet_tls: ssl.SSLContext | None = None
+    proxy_client: tuple[str, str] | None = None
+    """Certificate and key (paths) that aggregated servers know us by."""
+    proxy_client_ca: bytes = b""
+    """Who has signed it (PEM), for them to read."""
+    client_ca: bytes = b""
+    """Who signs users' certificates (PEM), for them to read."""
 
     # timings
     store_seconds: float = 10.0

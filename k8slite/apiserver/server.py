@@ -151,7 +151,7 @@ def _make_core(config: ApiserverConfig, host: Host, store: Store) -> Core:
         authenticator,
         authorizer,
         signer,
-        Backends(host),
+        Backends(host, mirror, config.kubelet_tls, config.proxy_client),
         Crowd(config.connections_max),
         FlowControl(mirror, kinds, config.requests_max),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from typing import NamedTuple
 from urllib.parse import quote
 
 import trio
@@ -11,27 +10,26 @@ import trio
 from k8slite.api.kinds import NODES
 from k8slite.api.status import ApiError, not_found
 from k8slite.apiserver.call import Call
+from k8slite.apiserver.endpoints import PodOnNode
+from k8slite.apiserver.mirror import Mirror
 from k8slite.apiserver.streaming.backend import Backend, open_backend, secured, unreachable
 from k8slite.streaming.bytes import BROKEN
 from raftkv.host import Address
 
-__all__ = ["PodOnNode", "kubelet_address", "open_kubelet", "open_pod"]
+__all__ = ["address_of_kubelet", "kubelet_address", "lead_on", "open_kubelet", "open_pod"]
 
 KUBELET_PORT = 10250
 REASON_BYTES_MAX = 1024
 
 
-class PodOnNode(NamedTuple):
-    """Which pod, and the node that it is on."""
-
-    node: str
-    namespace: str
-    name: str
-
-
 def kubelet_address(call: Call, node: str) -> Address:
     """Raises ApiError 404 or 500."""
-    entry = call.core.mirror.cache(NODES).get("", node)
+    return address_of_kubelet(call.core.mirror, node)
+
+
+def address_of_kubelet(mirror: Mirror, node: str) -> Address:
+    """Raises ApiError 404 or 500."""
+    entry = mirror.cache(NODES).get("", node)
     if entry is None:
         raise not_found(NODES, node)
     status = entry.parsed().get("status") or {}
@@ -58,13 +56,8 @@ async def open_pod(
 ) -> Backend:
     """A connection to a pod by way of its node. Raises ApiError 404, 500, 503."""
     kubelet = await open_kubelet(call, kubelet_address(call, pod.node))
-    path = f"/podDial/{quote(pod.namespace)}/{quote(pod.name)}?port={address.port}"
-    headers = [(b"Host", b"kubelet"), (b"Connection", b"Upgrade"), (b"Upgrade", b"tcp")]
     try:
-        await kubelet.request("GET", path, headers)
-        if kubelet.status != 101:
-            text = (await kubelet.read_rest(REASON_BYTES_MAX)).decode("utf-8", "replace").strip()
-            raise unreachable(address, trio.BrokenResourceError(text))
+        await lead_on(kubelet, pod, address)
         return await secured(kubelet.detach(), address, tls)
     except BROKEN as error:
         await kubelet.aclose()
@@ -72,3 +65,16 @@ async def open_pod(
     except BaseException:
         await kubelet.aclose()
         raise
+
+
+async def lead_on(kubelet: Backend, pod: PodOnNode, address: Address) -> None:
+    """Have the connection to a kubelet become one to a port of a pod on its node.
+
+    Raises BROKEN's errors.
+    """
+    path = f"/podDial/{quote(pod.namespace)}/{quote(pod.name)}?port={address.port}"
+    headers = [(b"Host", b"kubelet"), (b"Connection", b"Upgrade"), (b"Upgrade", b"tcp")]
+    await kubelet.request("GET", path, headers)
+    if kubelet.status != 101:
+        text = (await kubelet.read_rest(REASON_BYTES_MAX)).decode("utf-8", "replace").strip()
+        raise trio.BrokenResourceError(text)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from k8slite.api.kinds import ENDPOINT_SLICES, SERVICES
+from k8slite.api.kinds import SERVICES
 from k8slite.api.meta import Obj
 from k8slite.api.status import ApiError, bad_request
 from k8slite.apiserver.call import Call
+from k8slite.apiserver.endpoints import PodOnNode, behind_node, ready_endpoints
 from k8slite.apiserver.registry.reads import find
-from k8slite.apiserver.streaming.kubelets import PodOnNode, kubelet_address
+from k8slite.apiserver.streaming.kubelets import kubelet_address
 from raftkv.host import Address
 
 __all__ = ["Target", "locate"]
 
 HTTP_PORT, HTTPS_PORT = 80, 443
-_SERVICE = "kubernetes.io/service-name"
 
 
 class Target(NamedTuple):
@@ -76,7 +76,7 @@ def _pod(call: Call, given: _Name, pod: Obj) -> Target:
     default = HTTPS_PORT if given.scheme == "https" else HTTP_PORT
     address = Address(ip, _number(port) if port else default)
     where = PodOnNode(pod["spec"].get("nodeName", ""), call.namespace, given.name)
-    return Target(address, _tls(given.scheme), pod=_behind_node(address, where))
+    return Target(address, _tls(given.scheme), pod=behind_node(address, where))
 
 
 def _service(call: Call, given: _Name, service: Obj) -> Target:
@@ -89,43 +89,13 @@ def _service(call: Call, given: _Name, service: Obj) -> Target:
         if found is None:
             raise _unavailable(f'no service port {wanted} found for service "{name}"')
         wanted = found.get("name") or ""
-    found_at: list[tuple[Address, PodOnNode]] = []
-    for entry in call.core.mirror.cache(ENDPOINT_SLICES).select(f"{call.namespace}/"):
-        slice_ = entry.parsed()
-        if (slice_["metadata"].get("labels") or {}).get(_SERVICE) == name:
-            found_at += _addresses(slice_, wanted)
+    found_at = ready_endpoints(call.core.mirror, call.namespace, name, wanted)
     if not found_at:
         raise _unavailable(f'no endpoints available for service "{name}"')
     address, where = call.core.host.rng.choice(found_at)
     if (name, call.namespace) != ("kubernetes", "default"):
         _require_allowed(call, address.host)
-    return Target(address, _tls(given.scheme), pod=_behind_node(address, where))
-
-
-def _behind_node(address: Address, where: PodOnNode) -> PodOnNode | None:
-    """Loopback addresses are this machine's own: there every pod is reached directly."""
-    direct = not (where.node and where.name) or ipaddress.ip_address(address.host).is_loopback
-    return None if direct else where
-
-
-def _addresses(slice_: Obj, port_name: str) -> list[tuple[Address, PodOnNode]]:
-    port: Any = next(
-        (p["port"] for p in slice_.get("ports") or () if (p.get("name") or "") == port_name), None
-    )
-    if port is None:
-        return []
-
-    def where(endpoint: Obj) -> PodOnNode:
-        target = endpoint.get("targetRef") or {}
-        name = target.get("name", "") if target.get("kind") == "Pod" else ""
-        return PodOnNode(endpoint.get("nodeName") or "", slice_["metadata"]["namespace"], name)
-
-    return [
-        (Address(host, port), where(endpoint))
-        for endpoint in slice_.get("endpoints") or ()
-        if (endpoint.get("conditions") or {}).get("ready") is not False
-        for host in endpoint.get("addresses") or ()
-    ]
+    return Target(address, _tls(given.scheme), pod=where)
 
 
 def _unavailable(message: str) -> ApiError:

@@ -110,7 +110,7 @@ async def _exchange(attributes: Attributes, hook: Obj, request: Obj) -> Obj:
     url = config.get("url") or ""
     try:
         ca = base64.b64decode(config.get("caBundle") or "").decode()
-        place = place_of(core.mirror, config, ca)
+        place = place_of(core.mirror, config, ca, core.host.rng)
         url = place.url
         with trio.fail_after(seconds):
             body = orjson.dumps({**review, "request": request})
