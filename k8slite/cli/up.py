@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import shlex
 import signal
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -19,9 +16,9 @@ from typing import Any, Final
 
 from k8slite.cli.common import DEFAULT_NAME, add_command, add_name, existing
 from k8slite.cli.output import CommandFailed, several
-from k8slite.cluster import cleanup, launch, lock, placing
-from k8slite.cluster.layout import Layout, locate, register, unregister
-from k8slite.cluster.spec import ClusterSpec, Place
+from k8slite.cluster import starting
+from k8slite.cluster.layout import Layout, locate
+from k8slite.cluster.spec import IPVS_SCHEDULERS, PROXIES, ClusterSpec, Place
 from k8slite.terminal import colour
 
 __all__ = ["add_commands"]
@@ -65,8 +62,14 @@ def add_commands(commands: Any) -> None:
     )
     add(
         "--proxy",
-        choices=("auto", "iptables", "nftables", "userspace", "none"),
+        choices=("auto", *PROXIES),
         help="how services work (default: auto, what suits the runtime)",
+    )
+    add(
+        "--ipvs-scheduler",
+        choices=IPVS_SCHEDULERS,
+        metavar="NAME",
+        help=f"how --proxy ipvs chooses an endpoint: {', '.join(IPVS_SCHEDULERS)} (default: rr)",
     )
     add(
         "--store",
@@ -107,7 +110,7 @@ def _up(arguments: argparse.Namespace) -> int:
     name, started = arguments.name, time.monotonic()
     layout = locate(name, arguments.dir)
     if layout.is_running():
-        raise CommandFailed(_running_already(name))
+        raise CommandFailed(starting.running_already(name))
     if layout.exists():
         _check_same(arguments, *layout.read())
         return _run(name, layout, None, attached=not arguments.detach, started=started)
@@ -126,7 +129,7 @@ def _start(arguments: argparse.Namespace) -> int:
 
 def _new_spec(arguments: argparse.Namespace) -> ClusterSpec:
     """Raises InvalidSpec, CommandFailed."""
-    from k8slite.cluster.machine import choose
+    from k8slite.cluster.machine import choose, why_no_ipvs
 
     tokens = arguments.token_auth_file
     if tokens is not None and not os.access(tokens, os.R_OK):
@@ -143,7 +146,12 @@ def _new_spec(arguments: argparse.Namespace) -> ClusterSpec:
         fast=bool(arguments.fast),
         port=_or(arguments.port, 0),
         token_auth_file=_absolute(tokens),
+        ipvs_scheduler=arguments.ipvs_scheduler or "rr",
     )
+    if spec.proxy == "ipvs":
+        missing = why_no_ipvs(spec.ipvs_scheduler)
+        if missing:
+            raise CommandFailed(f"--proxy ipvs cannot be had here: {missing}")
     if choice.notice and spec.nodes:
         _tell(f"note: {choice.notice}")
     return spec
@@ -164,6 +172,7 @@ def _check_same(arguments: argparse.Namespace, spec: ClusterSpec, place: Place) 
         "--nodes": (arguments.nodes, spec.nodes),
         "--runtime": (_unless_auto(arguments.runtime), spec.runtime),
         "--proxy": (_unless_auto(arguments.proxy), spec.proxy),
+        "--ipvs-scheduler": (arguments.ipvs_scheduler, spec.ipvs_scheduler),
         "--store": (arguments.store, spec.store),
         "--fast": (arguments.fast, spec.fast),
         "--port": (arguments.port or None, place.port),
@@ -183,129 +192,63 @@ def _unless_auto(value: str | None) -> str | None:
     return None if value == "auto" else value
 
 
-def _running_already(name: str) -> str:
-    return (
-        f"cluster {name!r} is running already, or being started: k8slite status --name {name}; "
-        "for another one choose another --name"
-    )
-
-
 # --- one start -----------------------------------------------------------------------------------
 
 
 def _run(
     name: str, layout: Layout, new: ClusterSpec | None, *, attached: bool, started: float
 ) -> int:
-    """Start the supervisor, show what it does, and stay with it if `attached`.
+    """Start the cluster, show what it does, and stay with it if `attached`.
 
     `new` is what to make; None: what is there is started.
     """
     with _Interrupts() as interrupts:
-        process, sock = _launch(name, layout, new)
-        lines = _Lines(sock)
         try:
+            cluster = starting.start(name, layout, new)
             with interrupts.raised():
-                ready = _wait_ready(lines)
-        except (_StartFailed, KeyboardInterrupt) as error:
-            failure = "" if isinstance(error, KeyboardInterrupt) else str(error)
-            sock.close()
-            process.wait()
-            _undo(name, layout, made=new is not None, interrupted=not failure)
-            if failure:
-                raise CommandFailed(f"cluster {name!r} could not be started: {failure}") from error
-            _tell(f"interrupted; cluster {name!r} is " + ("not made" if new else "stopped"))
+                notices = cluster.wait_ready(_tell_step)
+        except KeyboardInterrupt:
+            _tell_note(cluster.stop())
+            fate = "not made" if cluster.made else "stopped"
+            _tell(f"interrupted; cluster {name!r} is {fate}")
             return 130
+        except starting.CannotStart as error:
+            raise CommandFailed(str(error)) from error
         if not attached:
-            sock.sendall(b"detach")
-            sock.close()
+            cluster.detach()
         spec, _ = layout.read()
-        _tell_ready(name, spec, layout, time.monotonic() - started, ready["notices"])
+        _tell_ready(name, spec, layout, time.monotonic() - started, notices)
         if not attached:
             return 0
         print("Ctrl-C stops it.", flush=True)
-        return _stay(name, layout, process, sock, lines, interrupts)
+        return _stay(cluster, interrupts)
 
 
-def _launch(
-    name: str, layout: Layout, new: ClusterSpec | None
-) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """The supervisor. Raises CommandFailed, InvalidSpec; then nothing is left of a new one."""
-    held = None
-    with contextlib.ExitStack() as undo:
-        try:
-            layout.claim(name)
-            held = lock.take(layout.lock)
-            undo.callback(held.close)
-            cleanup.clean(name, layout)  # what a crash has left
-            if new is not None and not layout.exists():
-                place = placing.make_place(layout, new)
-            else:
-                place = placing.refresh_place(layout, *layout.read())
-            undo.callback(place.close)
-            register(name, layout)
-            started = launch.start_supervisor(layout, held, place)
-        except lock.Held as error:
-            raise CommandFailed(_running_already(name)) from error
-        except (placing.PortTaken, OSError) as error:
-            ours = layout.is_ours() and (held is not None or not layout.is_running())
-            if new is not None and ours:
-                with contextlib.suppress(OSError):
-                    layout.delete()
-                    unregister(name)
-            raise CommandFailed(
-                f"cluster {name!r} could not be started: {_words(error)}"
-            ) from error
-        undo.pop_all()  # all of it is the supervisor's now
-        return started
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename is not None:
-        hint = (
-            "; K8SLITE_HOME says where clusters are" if isinstance(error, PermissionError) else ""
+def _stay(cluster: starting.Started, interrupts: _Interrupts) -> int:
+    """Until Ctrl-C, SIGTERM, or the cluster's end."""
+    try:
+        with interrupts.raised():
+            cluster.wait_end()
+    except KeyboardInterrupt:
+        _tell(f"\nstopping cluster {cluster.name!r} ...")
+        _tell_note(cluster.stop())
+        print(
+            f"Cluster {cluster.name!r} is stopped; its data is kept (k8slite start, k8slite down)."
         )
-        return f"{error.strerror}: {error.filename}{hint}"
-    return str(error)
+        return 0
+    raise CommandFailed(
+        f"cluster {cluster.name!r} has ended: by `k8slite stop` or `down`, or see its logs"
+    )
 
 
-class _StartFailed(Exception):
-    """The supervisor's words."""
+def _tell_step(seconds: float, step: str) -> None:
+    stamp = colour(f"{seconds:5.2f} s", "dim", sys.stderr)
+    _tell(f"  {stamp}  {step}")
 
 
-class _Lines:
-    """Lines of JSON from the supervisor."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._socket = sock
-        self._buffer = b""
-
-    def next(self) -> dict[str, Any] | None:
-        """None once the supervisor is gone."""
-        while b"\n" not in self._buffer:
-            try:
-                chunk = self._socket.recv(4096)
-            except ConnectionResetError:
-                return None
-            if not chunk:
-                return None
-            self._buffer += chunk
-        line, self._buffer = self._buffer.split(b"\n", 1)
-        words: dict[str, Any] = json.loads(line)
-        return words
-
-
-def _wait_ready(lines: _Lines) -> dict[str, Any]:
-    """Show progress until it is ready. Raises _StartFailed."""
-    while True:
-        words = lines.next()
-        if words is None:
-            raise _StartFailed("its supervisor was ended, by `k8slite stop`, `down` or a signal")
-        if "ready" in words:
-            return words
-        if "error" in words:
-            raise _StartFailed(words["error"])
-        stamp = colour(f"{words['seconds']:5.2f} s", "dim", sys.stderr)
-        _tell(f"  {stamp}  {words['step']}")
+def _tell_note(note: str) -> None:
+    if note:
+        _tell(note)
 
 
 def _tell(words: str) -> None:
@@ -322,48 +265,6 @@ def _tell_ready(
     done = colour(f"Cluster {name!r} is ready", "green")
     print(f"{done} after {seconds:.2f} s: {what}, {spec.runtime} pods, {spec.proxy} proxy.")
     print(f"export KUBECONFIG={shlex.quote(str(layout.kubeconfig))}", flush=True)
-
-
-def _undo(name: str, layout: Layout, *, made: bool, interrupted: bool) -> None:
-    """After a start that came to nothing. Of a cluster that had never been there only logs stay,
-    and these only when they may say why."""
-    try:
-        with lock.take(layout.lock):
-            cleanup.clean(name, layout)  # it has, unless it was killed
-            if made:
-                layout.delete(keep_logs=not interrupted)
-    except lock.Held:
-        return  # somebody else is at it
-    except OSError as error:
-        _tell(f"note: not all of cluster {name!r} could be undone ({error}): k8slite down")
-        return
-    if made and interrupted:
-        unregister(name)
-
-
-def _stay(
-    name: str,
-    layout: Layout,
-    process: subprocess.Popen[bytes],
-    sock: socket.socket,
-    lines: _Lines,
-    interrupts: _Interrupts,
-) -> int:
-    """Until Ctrl-C, SIGTERM, or the cluster's end."""
-    try:
-        with interrupts.raised():
-            while lines.next() is not None:
-                continue
-    except KeyboardInterrupt:
-        _tell(f"\nstopping cluster {name!r} ...")
-        sock.close()
-        process.wait()
-        _undo(name, layout, made=False, interrupted=True)
-        print(f"Cluster {name!r} is stopped; its data is kept (k8slite start, k8slite down).")
-        return 0
-    process.wait()
-    _undo(name, layout, made=False, interrupted=False)
-    raise CommandFailed(f"cluster {name!r} has ended: by `k8slite stop` or `down`, or see its logs")
 
 
 class _Interrupts:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from typing import Final, NamedTuple
 
-__all__ = ["Choice", "choose"]
+__all__ = ["Choice", "choose", "why_no_ipvs"]
 
 PROXIES: Final = {"oci": "iptables", "process": "userspace", "fake": "none"}
 
@@ -33,6 +34,24 @@ def choose(runtime: str, proxy: str) -> Choice:
     if proxy == "auto":
         proxy = PROXIES.get(runtime, "none")
     return Choice(runtime, proxy, notice)
+
+
+def why_no_ipvs(scheduler: str) -> str:
+    """What is missing for services as the kernel's virtual servers; "" when nothing."""
+    if os.geteuid() != 0:
+        return "not root"
+    from k8slite.network import namespaces
+    from k8slite.proxy.ipvs import why_unusable
+
+    name = f"k8slite.probe.{os.getpid()}"
+    try:
+        path = namespaces.create(name)
+        try:
+            return why_unusable(scheduler, functools.partial(namespaces.inside, path))
+        finally:
+            namespaces.delete(name)
+    except OSError as error:
+        return f"network namespaces cannot be made here ({error.strerror})"
 
 
 def why_no_containers() -> str:

@@ -100,9 +100,14 @@ async def _open_writer(context: Context, stack: AsyncExitStack) -> Writer:
         from k8slite.proxy.nftables import NftablesWriter
 
         return NftablesWriter(place.cluster_cidr)
+    addresses = (place.node_address(context.component.number),)
+    if mode == "ipvs":
+        from k8slite.proxy.ipvs import IpvsWriter
+
+        scheduler = context.spec.ipvs_scheduler
+        return IpvsWriter(place.cluster_cidr, addresses, scheduler=scheduler)
     from k8slite.proxy.userspace import open_userspace_writer
 
-    addresses = (place.node_address(context.component.number),)
     return await stack.enter_async_context(open_userspace_writer(addresses, context.host.net))
 
 

@@ -15,6 +15,7 @@ import attrs
 from raftkv.host import Address
 
 __all__ = [
+    "IPVS_SCHEDULERS",
     "NODE_ROLES",
     "PROXIES",
     "ROLES",
@@ -29,7 +30,8 @@ __all__ = [
 ]
 
 RUNTIMES: Final = ("oci", "process", "fake")
-PROXIES: Final = ("iptables", "nftables", "userspace", "none")
+PROXIES: Final = ("iptables", "nftables", "ipvs", "userspace", "none")
+IPVS_SCHEDULERS: Final = ("rr", "wrr", "lc", "wlc", "sh", "dh", "mh", "sed", "nq", "lblc", "lblcr")
 STORES: Final = ("raftkv", "memory")
 CONTROL_PLANES_MAX: Final = 9
 NODES_MAX: Final = 100
@@ -38,7 +40,7 @@ PORTS_PER_CLUSTER: Final = 3 * CONTROL_PLANES_MAX + 1
 """The block of ports that a `Place` stands for: two a raftkv member, one an apiserver, and the last
 one that is only held, as a sign that the block is taken."""
 KUBELET_PORT: Final = 10250
-BRIDGED: Final = ("iptables", "nftables")
+BRIDGED: Final = ("iptables", "nftables", "ipvs")
 
 CONTROL_ROLES: Final = ("raftkv", "apiserver", "scheduler", "controller-manager")
 NODE_ROLES: Final = ("kubelet", "proxy")
@@ -79,6 +81,8 @@ class ClusterSpec:
     port: int = 0
     """Where kubectl finds the apiservers on loopback; 0: chosen when the cluster is made."""
     token_auth_file: str = ""
+    ipvs_scheduler: str = "rr"
+    """How --proxy ipvs chooses an endpoint: the kernel's name of the rule."""
 
     def __attrs_post_init__(self) -> None:
         check_name(self.name)
@@ -89,6 +93,7 @@ class ClusterSpec:
             (self.runtime, RUNTIMES, "--runtime"),
             (self.proxy, PROXIES, "--proxy"),
             (self.store, STORES, "--store"),
+            (self.ipvs_scheduler, IPVS_SCHEDULERS, "--ipvs-scheduler"),
         ):
             if value not in known:
                 raise InvalidSpec(f"{flag} {value!r}: there are {', '.join(known)}")
@@ -100,7 +105,7 @@ class ClusterSpec:
         if (self.runtime == "oci") != (self.proxy in BRIDGED) and self.proxy != "none":
             raise InvalidSpec(
                 f"--runtime {self.runtime} and --proxy {self.proxy} do not go together: "
-                "containers (oci) have addresses of their own and need iptables or nftables, "
+                "containers (oci) have addresses of their own and need iptables, nftables or ipvs, "
                 "processes share the machine's network and need userspace"
             )
 

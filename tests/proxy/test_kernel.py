@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 import socket
 import subprocess
@@ -16,6 +17,8 @@ from pyroute2 import Conntrack
 from k8slite.network.namespaces import command_inside, inside
 from k8slite.proxy.conntrack import FlowCleaner
 from k8slite.proxy.iptables import IptablesWriter
+from k8slite.proxy.ipvs import IpvsWriter, why_unusable
+from k8slite.proxy.ipvs_kernel import INTERFACE
 from k8slite.proxy.nftables import NftablesWriter
 from k8slite.proxy.table import build_table
 from k8slite.proxy.writer import WriteFailed
@@ -43,16 +46,31 @@ def lab() -> Iterator[Lab]:
         yield lab
 
 
-KINDS: dict[str, Kind] = {"iptables": IptablesWriter, "nftables": NftablesWriter}
+KINDS: dict[str, Kind] = {
+    "iptables": IptablesWriter,
+    "nftables": NftablesWriter,
+    "ipvs": IpvsWriter,
+}
+NO_IPVS = "needs a kernel with IPVS: .ci/kernel-vm .venv/bin/python -m pytest " + __file__
 
 
 def make_writers(lab: Lab, kind: Kind) -> list[Any]:
-    return [kind(PODS, command=command_inside(node.netns, [])) for node in lab.nodes]
+    writers = []
+    for node in lab.nodes:
+        more: dict[str, Any] = {}
+        if kind is IpvsWriter:
+            enter = functools.partial(inside, node.netns)
+            more = {"node_addresses": [node.address], "enter": enter}
+        writers.append(kind(PODS, command=command_inside(node.netns, []), **more))
+    return writers
 
 
 @pytest.fixture(params=sorted(KINDS))
-def kind(request: pytest.FixtureRequest) -> Kind:
-    return KINDS[request.param]
+def kind(request: pytest.FixtureRequest, lab: Lab) -> Kind:
+    chosen = KINDS[request.param]
+    if chosen is IpvsWriter and why_unusable(enter=functools.partial(inside, lab.nodes[0].netns)):
+        pytest.skip(NO_IPVS)
+    return chosen
 
 
 @pytest.fixture
@@ -64,7 +82,10 @@ async def writers(lab: Lab, kind: Kind) -> AsyncIterator[list[Any]]:
         await writer.cleanup()
     for node in lab.nodes:
         assert "KUBE-" not in lab.run(node.netns, ["iptables-save"]).stdout
-        assert "k8slite-proxy" not in lab.run(node.netns, ["nft", "list", "tables"]).stdout
+        tables = lab.run(node.netns, ["nft", "list", "tables"]).stdout
+        assert "k8slite-proxy" not in tables
+        assert "k8slite-ipvs" not in tables
+        assert INTERFACE not in lab.run(node.netns, ["ip", "link"]).stdout
 
 
 async def sync(writers: list[Any], services: list[Any], slices: list[Any]) -> None:
@@ -188,10 +209,11 @@ async def test_from_any_table_to_any_other(lab: Lab, writers: list[Any]) -> None
 
 
 async def test_failure_says_why(kind: Kind, writers: list[Any]) -> None:
-    broken = kind(PODS, command=["/nowhere/nsenter"])
+    more: dict[str, Any] = {"node_addresses": []} if kind is IpvsWriter else {}
+    broken = kind(PODS, command=["/nowhere/nsenter"], **more)
     with pytest.raises(WriteFailed, match="can't be run"):
         await broken.sync({})
-    odd = kind("not a network", command=writers[0]._command)
+    odd = kind("not a network", command=writers[0]._command, **more)
     table = build_table([service()], BOTH, "node-1")
     with pytest.raises(WriteFailed, match="failed with"):
         await odd.sync(table)
