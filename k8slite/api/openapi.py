@@ -54,9 +54,10 @@ _JSON = ("application/json", "application/yaml", "application/vnd.kubernetes.pro
 _PATCHES = (
     "application/json-patch+json",
     "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
     "application/apply-patch+yaml",
 )
+_STRATEGIC = "application/strategic-merge-patch+json"
+"""Not for custom resources; clients look here to choose."""
 
 
 def group_path(group: str, version: str) -> str:
@@ -274,7 +275,8 @@ def _operation(verb: str, kind: Kind, name: str, body: str, tag: Obj, suffix: st
     }
     if verb == "patch":
         schema = {"type": "object"}
-        operation["requestBody"] = {"content": {t: {"schema": schema} for t in _PATCHES}}
+        types = _PATCHES if type_of(kind) is None else (*_PATCHES, _STRATEGIC)
+        operation["requestBody"] = {"content": {t: {"schema": schema} for t in types}}
     elif verb not in ("get", "list"):
         schema = {"$ref": f"#/components/schemas/{body}"}
         operation["requestBody"] = {"content": {"*/*": {"schema": schema}}}

@@ -160,7 +160,9 @@ def sign(request: Obj, signing: Signing, now: float, serial: int) -> bytes:
         .not_valid_before(start)
         .not_valid_after(last)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(
+    )
+    if usages & KEY_USAGES:  # OpenSSL takes one that allows nothing for broken
+        builder = builder.add_extension(
             x509.KeyUsage(
                 digital_signature="digital signature" in usages,
                 key_encipherment="key encipherment" in usages,
@@ -174,7 +176,6 @@ def sign(request: Obj, signing: Signing, now: float, serial: int) -> bytes:
             ),
             critical=True,
         )
-    )
     if extended:
         builder = builder.add_extension(x509.ExtendedKeyUsage(extended), critical=False)
     alternatives = _alternatives(csr)

@@ -134,6 +134,14 @@ def test_a_certificate() -> None:
     assert made.not_valid_after_utc.timestamp() == NOW + 3600
     assert made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value == DNS
     assert not made.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    assert made.extensions.get_extension_for_class(x509.KeyUsage).value.digital_signature
+
+
+def test_a_certificate_for_clients_alone_has_no_empty_key_usage() -> None:
+    asked = request(CLIENT, usages=["client auth"])
+    made = x509.load_pem_x509_certificate(sign(asked, AUTHORITY, NOW, 7))
+    with pytest.raises(x509.ExtensionNotFound):
+        made.extensions.get_extension_for_class(x509.KeyUsage)
 
 
 @pytest.mark.parametrize(

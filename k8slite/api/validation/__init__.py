@@ -21,7 +21,11 @@ from k8slite.api.validation import (
     storage,
     workloads,
 )
-from k8slite.api.validation.objectmeta import validate_meta_update, validate_object_meta
+from k8slite.api.validation.objectmeta import (
+    validate_kept_meta,
+    validate_meta_update,
+    validate_object_meta,
+)
 
 CREATE: dict[str, Callable[[Obj], list[FieldError]]] = {
     "pods": pods.validate_pod,
@@ -126,7 +130,7 @@ def validate_create(kind: Kind, obj: Obj) -> list[FieldError]:
 
 def validate_update(kind: Kind, new: Obj, old: Obj) -> list[FieldError]:
     # twice, as the original does: its callers and its strategies both check the metadata
-    errors = 2 * validate_meta_update(new, old)
+    errors = validate_kept_meta(kind, new) + 2 * validate_meta_update(new, old)
     check = UPDATE.get(kind.resource)
     if check is not None:
         return errors + check(new, old)

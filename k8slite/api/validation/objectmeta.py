@@ -36,6 +36,11 @@ def validate_object_meta(kind: Kind, o: Obj) -> list[FieldError]:
     return validate_meta(o["metadata"], kind.namespaced, check, "metadata")
 
 
+def validate_kept_meta(kind: Kind, o: Obj) -> list[FieldError]:
+    """Errors of the metadata of an update; its name was good enough once."""
+    return validate_meta(o["metadata"], kind.namespaced, names.check_path_segment, "metadata")
+
+
 def validate_meta(
     metadata: Obj, namespaced: bool, check: names.Check, path: str
 ) -> list[FieldError]:
@@ -64,15 +69,19 @@ def validate_meta(
     if generation is not None and generation < 0:
         message = "must be greater than or equal to 0"
         errors.append(invalid_value(f"{path}.generation", generation, message))
+    _validate_tags(metadata, path, errors)
+    if metadata.get("finalizers"):
+        _validate_finalizers(metadata["finalizers"], f"{path}.finalizers", errors)
+    return errors
+
+
+def _validate_tags(metadata: Obj, path: str, errors: list[FieldError]) -> None:
     if metadata.get("labels"):
         validate_labels(metadata["labels"], f"{path}.labels", errors)
     if metadata.get("annotations"):
         validate_annotations(metadata["annotations"], f"{path}.annotations", errors)
     if metadata.get("ownerReferences"):
         _validate_owners(metadata["ownerReferences"], f"{path}.ownerReferences", errors)
-    if metadata.get("finalizers"):
-        _validate_finalizers(metadata["finalizers"], f"{path}.finalizers", errors)
-    return errors
 
 
 def validate_labels(labels: dict[str, str], path: str, errors: list[FieldError]) -> None:
@@ -165,4 +174,5 @@ def validate_meta_update(new: Obj, old: Obj) -> list[FieldError]:
     if now.get("deletionGracePeriodSeconds") != was.get("deletionGracePeriodSeconds"):
         value = now.get("deletionGracePeriodSeconds")
         errors.append(invalid_value("metadata.deletionGracePeriodSeconds", value, IMMUTABLE))
+    _validate_tags(now, "metadata", errors)
     return errors

@@ -5,7 +5,11 @@ from __future__ import annotations
 from k8slite.api.custom import CustomKind, apply_schema_defaults, prune, validate_custom
 from k8slite.api.meta import Obj
 from k8slite.api.status import FieldError, bad_request, resource_not_found
-from k8slite.api.validation.objectmeta import validate_meta_update, validate_object_meta
+from k8slite.api.validation.objectmeta import (
+    validate_kept_meta,
+    validate_meta_update,
+    validate_object_meta,
+)
 from k8slite.apiserver.call import Call
 from k8slite.apiserver.registry.strategy import Strategy
 
@@ -61,7 +65,11 @@ class CustomStrategy(Strategy):
         return [*validate_object_meta(call.kind, obj), *validate_custom(_definition(call), obj)]
 
     def validate_update(self, call: Call, new: Obj, old: Obj) -> list[FieldError]:
-        return [*validate_meta_update(new, old), *validate_custom(_definition(call), new, old)]
+        return [
+            *validate_kept_meta(call.kind, new),
+            *validate_meta_update(new, old),
+            *validate_custom(_definition(call), new, old),
+        ]
 
     def validate_status(self, call: Call, new: Obj, old: Obj) -> list[FieldError]:
         return self.validate_update(call, new, old)
