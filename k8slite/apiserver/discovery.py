@@ -7,9 +7,10 @@ from functools import partial
 
 import orjson
 
-from k8slite.api import discovery, openapi
+from k8slite.api import discovery, openapi, openapi_v2_protobuf
 from k8slite.api.meta import Obj
 from k8slite.api.openapi_v2 import swagger
+from k8slite.api.status import not_acceptable
 from k8slite.apiserver.core import Core
 from k8slite.apiserver.http.message import Request, Response
 
@@ -98,13 +99,24 @@ def serve_openapi(core: Core, request: Request) -> Response | None:
     return Response(200, document, headers=((b"Etag", etag), (b"Vary", b"Accept")))
 
 
-def serve_swagger(core: Core, request: Request) -> Response | None:
-    """/openapi/v2, as JSON."""
+def serve_swagger(core: Core, request: Request) -> Response:
+    """/openapi/v2, as JSON or protobuf: the first of what the client accepts."""
+    made = _remember(core, ("swagger",), lambda: swagger(map(orjson.loads, _all(core))))
+    assert made is not None
+    for clause in (request.header(b"accept") or "*/*").split(","):
+        media = clause.partition(";")[0].strip()
+        if media in ("application/json", "application/*", "*/*"):
+            return made
+        if media in openapi_v2_protobuf.ASKED_FOR:
+            memo, key = core.kinds.memo, ("swagger", "protobuf")
+            if key not in memo:
+                memo[key] = openapi_v2_protobuf.encode(orjson.loads(made.body))
+            return Response(200, memo[key], openapi_v2_protobuf.MEDIA_TYPE.encode())
+    raise not_acceptable(["application/json", openapi_v2_protobuf.MEDIA_TYPE])
 
-    def make() -> Obj:
-        return swagger(orjson.loads(document) for _, document in _documents(core))
 
-    return _remember(core, ("swagger",), make)
+def _all(core: Core) -> Iterator[bytes]:
+    return (document for _, document in _documents(core))
 
 
 def _documents(core: Core) -> Iterator[tuple[str, bytes]]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import orjson
 import trio
 
-from k8slite.api.status import ApiError, method_not_supported, not_acceptable
+from k8slite.api.status import ApiError, method_not_supported
 from k8slite.apiserver.core import Core
 from k8slite.apiserver.discovery import serve_api, serve_apis, serve_openapi, serve_swagger
 from k8slite.apiserver.http.message import Request, Response, json_response
@@ -151,13 +151,6 @@ def _openapi(core: Core, request: Request) -> Response:
     return _or_not_found(serve_openapi(core, request))
 
 
-def _swagger(core: Core, request: Request) -> Response:
-    accept = request.header(b"accept")
-    if "protobuf" in accept and "json" not in accept and "*/*" not in accept:
-        raise not_acceptable(["application/json"])
-    return _or_not_found(serve_swagger(core, request))
-
-
 def _or_not_found(answer: Response | None) -> Response:
     if answer is None:
         raise ApiError(404, PAGE_NOT_FOUND, "404 page not found")
@@ -173,7 +166,7 @@ PATHS: dict[str, Callable[[Core, Request], Response]] = {
     "/": _root,
     "/api": _api,
     "/apis": _apis,
-    "/openapi/v2": _swagger,
+    "/openapi/v2": serve_swagger,
     "/openapi/v3": _openapi,
     "/version": _version,
     "/healthz": _health,
