@@ -23,7 +23,7 @@ from k8slite.apiserver.core import Core
 from k8slite.apiserver.http.message import Request, Response, StreamResponse, UpgradeResponse
 from k8slite.apiserver.paths import serve_path
 from k8slite.apiserver.requestinfo import RequestInfo, request_info
-from k8slite.apiserver.routes import route
+from k8slite.apiserver.routes import Handler, route
 from raftkv.errors import KvError, NotApplied, UnknownOutcome
 
 __all__ = ["Pipeline"]
@@ -35,6 +35,11 @@ UNFORESEEN = (TypeError, KeyError, ValueError, AttributeError, IndexError, Recur
 _LONG = frozenset(("watch", "connect"))
 _UNBOUNDED = frozenset(("get", "list", "watch", "connect"))
 """Reads bound their own waits for the store; logs may follow for ever."""
+DEPRECATED = {
+    "componentstatuses": "v1 ComponentStatus is deprecated in v1.19+",
+    "endpoints": "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+}
+"""What every answer about these resources warns of."""
 
 
 class Pipeline:
@@ -79,9 +84,19 @@ class Pipeline:
             return await serve_path(core, request, info)
         handler, kind = route(core.kinds, info)
         call = Call(core, request, info, user, kind)
-        if info.verb in _UNBOUNDED:
+        if kind.resource in DEPRECATED:
+            call.warn(DEPRECATED[kind.resource])
+        try:
+            answer = await self._within_its_time(handler, call)
+        except ApiError as error:
+            answer = _refusal(error)
+        answer.headers += call.headers()
+        return answer
+
+    async def _within_its_time(self, handler: Handler, call: Call) -> Answer:
+        if call.info.verb in _UNBOUNDED:
             return await handler(call)
-        with trio.move_on_after(core.config.request_seconds) as scope:
+        with trio.move_on_after(self._core.config.request_seconds) as scope:
             return await handler(call)
         assert scope.cancelled_caught
         raise ApiError(

@@ -17,7 +17,9 @@ from k8slite.apiserver.admission.dynamic.attributes import (
     Attributes,
     is_exempt,
 )
+from k8slite.apiserver.admission.dynamic.mutations import mutating_policies
 from k8slite.apiserver.admission.dynamic.policies import validating_policies
+from k8slite.apiserver.admission.dynamic.reinvocation import Pass, Reinvocation
 from k8slite.apiserver.admission.dynamic.webhooks import mutating_webhooks, validating_webhooks
 from k8slite.apiserver.admission.limits import default_limits, within_limits
 from k8slite.apiserver.admission.namespaces import namespace_lifecycle
@@ -58,9 +60,18 @@ REVIEWS: dict[str, tuple[Plugin, ...]] = {
 async def admit(call: Call, new: Obj, old: Obj | None) -> None:
     """Run all plugins that may change an object. Raises ApiError."""
     await _admit(call, new, old)
-    if not is_exempt(call):
-        attributes = Attributes(call, CREATE if old is None else UPDATE, new, old)
-        await mutating_webhooks(attributes, lambda: _admit(call, new, old))
+    if is_exempt(call):
+        return
+    attributes = Attributes(call, CREATE if old is None else UPDATE, new, old)
+    shared = Reinvocation()
+    policies, webhooks = Pass(shared), Pass(shared)
+    await mutating_policies(attributes, policies)
+    await mutating_webhooks(attributes, webhooks)
+    if shared.wanted:
+        shared.again = True
+        await _admit(call, new, old)
+        await mutating_policies(attributes, policies)
+        await mutating_webhooks(attributes, webhooks)
 
 
 async def _admit(call: Call, new: Obj, old: Obj | None) -> None:

@@ -117,7 +117,7 @@ def deletion_answer(call: Call, done: Deletion) -> Response:
             details["group"] = kind.group
         details["kind"] = kind.plural
         details["uid"] = done.obj["metadata"]["uid"]
-        return json_response(200, success(details), call.headers())
+        return json_response(200, success(details))
     return writes.answer(call, 200, done.obj)
 
 
@@ -242,4 +242,4 @@ async def delete_collection(call: Call) -> Response:
     if errors:
         raise errors[0]
     body = form.list(call.kind, part.entries, call.core.now(), part.revision)
-    return form.response(200, body, call.headers())
+    return form.response(200, body)

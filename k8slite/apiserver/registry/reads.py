@@ -79,7 +79,7 @@ async def list_(call: Call) -> Response:
     body = form.list(
         call.kind, part.entries, call.core.now(), part.revision, part.continue_, part.remaining
     )
-    return form.response(200, body, call.headers())
+    return form.response(200, body)
 
 
 async def read_slice(call: Call, options: ListOptions) -> Slice:

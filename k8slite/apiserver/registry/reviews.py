@@ -45,7 +45,7 @@ async def who_am_i(call: Call) -> Response:
     review = _read(call)
     review["metadata"] = {"creationTimestamp": format_time(call.core.now())}
     review["status"] = {"userInfo": _user_info(call.user)}
-    return json_response(201, review, call.headers())
+    return json_response(201, review)
 
 
 async def token_review(call: Call) -> Response:
@@ -64,7 +64,7 @@ async def token_review(call: Call) -> Response:
             "user": _user_info(user),
             "audiences": list(audiences) or [call.core.config.service_account_issuer],
         }
-    return json_response(201, review, call.headers())
+    return json_response(201, review)
 
 
 def _asked(spec: Obj) -> Attributes:
@@ -91,7 +91,7 @@ def _decide(call: Call, review: Obj, user: User) -> Response:
     if decision.reason:
         status["reason"] = decision.reason
     review["status"] = status
-    return json_response(201, review, call.headers())
+    return json_response(201, review)
 
 
 async def self_access(call: Call) -> Response:
@@ -138,7 +138,7 @@ async def self_rules(call: Call) -> Response:
         ],
         "incomplete": False,
     }
-    return json_response(201, review, call.headers())
+    return json_response(201, review)
 
 
 def _resource_rule(raw: Obj) -> Obj:

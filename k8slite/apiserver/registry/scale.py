@@ -90,7 +90,7 @@ def to_scale(kind: Kind, obj: Obj, paths: _Paths = _BUILT_IN) -> Obj:
 def _answer(call: Call, obj: Obj) -> Response:
     form = negotiate(call)
     scale = to_scale(call.kind, obj, _paths(call))
-    return form.response(200, form.value(SCALE_KIND, scale, call.core.now()), call.headers())
+    return form.response(200, form.value(SCALE_KIND, scale, call.core.now()))
 
 
 async def get_scale(call: Call) -> Response:

@@ -95,7 +95,7 @@ def answer(call: Call, status: int, obj: Obj) -> Response:
     """The answer to a write."""
     form = negotiate(call)
     body = form.value(call.kind, obj, call.core.now())
-    return form.response(status, body, call.headers())
+    return form.response(status, body)
 
 
 # --- create -------------------------------------------------------------------------------------

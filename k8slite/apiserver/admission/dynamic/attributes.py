@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
+from k8slite.api.codec import IGNORE, from_parsed
 from k8slite.api.kinds import NAMESPACES, Kind
 from k8slite.api.meta import Obj, copy
 from k8slite.apiserver.call import SERVER, Call
 from k8slite.apiserver.conversion import from_stored, to_stored
 from k8slite.apiserver.options import is_dry_run
+from k8slite.apiserver.registry.strategies import strategy_of
 
 __all__ = ["CREATE", "DELETE", "UPDATE", "Attributes", "is_exempt"]
 
@@ -80,11 +84,30 @@ class Attributes:
         ]
         return [kind, *others]
 
-    def shown_as(self, kind: Kind, obj: Obj | None) -> Obj | None:
+    async def shown_as(self, kind: Kind, obj: Obj | None) -> Obj | None:
         """One of the objects in a version of its kind; a copy where that is another one."""
         if obj is None or kind is self.kind:
             return obj
         return from_stored(kind, copy(to_stored(self.kind, copy(obj))))
+
+    async def take(self, kind: Kind, patched: Obj) -> bool:
+        """Make a changed object, in a version of its kind, the new one. Is it another one now?
+
+        Raises ApiError.
+        """
+        call = self.call
+        assert self.new is not None
+        decoded = from_parsed(patched, kind, IGNORE, body=orjson.dumps(patched)).obj
+        if kind is not call.kind:
+            decoded = from_stored(call.kind, to_stored(kind, decoded))
+        strategy = strategy_of(call.kind)
+        strategy.decoded(call, decoded, IGNORE)
+        strategy.defaults(call, decoded)
+        if decoded == self.new:
+            return False
+        self.new.clear()
+        self.new.update(decoded)
+        return True
 
     def request(self, kind: Kind, uid: str) -> Obj:
         """The AdmissionRequest, without the objects."""

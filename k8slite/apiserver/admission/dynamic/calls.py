@@ -39,7 +39,7 @@ class _CallFailed(Exception):
     """The webhook gave no usable answer."""
 
 
-def kind_to_ask(attributes: Attributes, hook: Obj) -> Kind | None:
+async def kind_to_ask(attributes: Attributes, hook: Obj) -> Kind | None:
     """In which version to ask a webhook; None: it has no interest. Raises ApiError 403."""
     kind = matching_kind(attributes, hook, hook.get("rules") or ())
     if kind is None:
@@ -47,7 +47,7 @@ def kind_to_ask(attributes: Attributes, hook: Obj) -> Kind | None:
     conditions = hook.get("matchConditions") or []
     if conditions:
         try:
-            bindings = Bindings(attributes, kind)
+            bindings = await Bindings.make(attributes, kind)
             if not conditions_hold(conditions, bindings, CONDITION_VARIABLES):
                 return None
         except (CompileError, EvaluationError) as error:
@@ -64,8 +64,8 @@ async def ask(attributes: Attributes, hook: Obj, kind: Kind) -> Verdict:
     request = attributes.request(kind, new_uid(attributes.call.core.host.rng))
     if request["dryRun"] and hook.get("sideEffects") not in ("None", "NoneOnDryRun"):
         raise bad_request(f'admission webhook "{name}" does not support dry run')
-    request["object"] = attributes.shown_as(kind, attributes.new)
-    request["oldObject"] = attributes.shown_as(kind, attributes.old)
+    request["object"] = await attributes.shown_as(kind, attributes.new)
+    request["oldObject"] = await attributes.shown_as(kind, attributes.old)
     try:
         response = await _exchange(attributes, hook, request)
     except _CallFailed as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from k8slite.api.cel import EvaluationError, compile_expression
+from k8slite.api.cel import EvaluationError, Program, compile_expression
 from k8slite.api.cel.program import BOOL
 from k8slite.api.kinds import Kind
 from k8slite.api.meta import Obj
@@ -19,15 +19,23 @@ __all__ = ["Bindings", "conditions_hold"]
 
 
 class Bindings:
-    """The variables of one request, and who answers questions about rights."""
+    """The variables of one request, and who answers questions about rights. Made by `make`."""
 
-    def __init__(self, attributes: Attributes, kind: Kind) -> None:
+    def __init__(self, attributes: Attributes, values: dict[str, Any]) -> None:
         self._attributes = attributes
-        self.values: dict[str, Any] = {
-            "object": attributes.shown_as(kind, attributes.new),
-            "oldObject": attributes.shown_as(kind, attributes.old),
+        self.values = values
+
+    @classmethod
+    async def make(cls, attributes: Attributes, kind: Kind) -> Bindings:
+        """As a policy or webhook that looks at this version of the kind sees it. Raises ApiError
+        where the objects cannot be converted.
+        """
+        values = {
+            "object": await attributes.shown_as(kind, attributes.new),
+            "oldObject": await attributes.shown_as(kind, attributes.old),
             "request": attributes.request(kind, ""),
         }
+        return cls(attributes, values)
 
     def with_namespace(self) -> None:
         """Let expressions see the namespace."""
@@ -35,8 +43,11 @@ class Bindings:
 
     def evaluate(self, source: str, variables: tuple[str, ...], result: str) -> Any:
         """The value of an expression. Raises CompileError, EvaluationError."""
-        program = compile_expression(source.strip(), variables, result)
-        if "authorizer" in source:
+        return self.run(compile_expression(source.strip(), variables, result))
+
+    def run(self, program: Program) -> Any:
+        """The value of a compiled expression. Raises EvaluationError."""
+        if "authorizer" in program.source:
             self._add_authorizer()
         return program.evaluate(self.values, self._authorize)
 
