@@ -11,7 +11,7 @@ from typing import Any
 
 from cel_expr_python import cel
 from cel_expr_python.ext import ext_optional
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, struct_pb2
 
 from k8slite.api.cel import addresses, lists, quantities, strings, urls, versions
 from k8slite.api.cel.authorizer import ask, question, with_part
@@ -35,8 +35,11 @@ _NAMES = {
 }
 
 
-def _make_pool() -> Any:
+def _make_pool(messages: Any = None) -> Any:
     pool = descriptor_pool.DescriptorPool()
+    if messages is not None:
+        pool.AddSerializedFile(struct_pb2.DESCRIPTOR.serialized_pb)
+        pool.AddSerializedFile(messages.SerializeToString())
     packages: dict[str, Any] = {}
     for full_name in _NAMES.values():
         package, _, name = full_name.rpartition(".")
@@ -145,10 +148,15 @@ _TABLES = (
 )
 
 
-def _functions() -> list[Any]:
+_PATCHES = (
+    ("jsonpatch.escapeKey", "s", "s", lambda key: key.replace("~", "~0").replace("/", "~1")),
+)
+
+
+def _functions(tables: Iterable[Iterable[tuple[Any, ...]]]) -> list[Any]:
     """Declarations; a name that begins with a dot is a method of its first parameter."""
     named: dict[str, dict[str, list[_Signature]]] = {}
-    for table in _TABLES:
+    for table in tables:
         for name, parameters, result, implementation in table:
             for types in _each(parameters):
                 # The evaluator knows that a value is a message, not which.
@@ -181,15 +189,21 @@ def _each(parameters: str) -> Iterable[str]:
     return [parameters.replace("?", code) for code in "bidsyte"]
 
 
-def new_environment(variables: tuple[str, ...]) -> Any:
-    """Where expressions may name these variables."""
+def new_environment(
+    variables: tuple[str, ...], *, patches: bool = False, messages: Any = None
+) -> Any:
+    """Where expressions may name these variables.
+
+    `patches`: with the functions for making them; `messages` (a FileDescriptorProto): with these
+    types.
+    """
     declared = dict.fromkeys(variables, _T.DYN)
     if "authorizer" in declared:
         declared["authorizer"] = _KINDS["A"]
         declared["authorizer.requestResource"] = _KINDS["R"]
     return cel.NewEnv(
-        _POOL,
+        _POOL if messages is None else _make_pool(messages),
         variables=declared,
         extensions=[ext_optional.ExtOptional()],
-        functions=_functions(),
+        functions=_functions((*_TABLES, _PATCHES) if patches else _TABLES),
     )

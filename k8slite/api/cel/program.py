@@ -70,11 +70,15 @@ class Program:
 @lru_cache(maxsize=PROGRAMS_KEPT)
 def compile_expression(source: str, variables: tuple[str, ...], result: str = ANY) -> Program:
     """A program that may name these variables. Raises CompileError."""
-    env = _environment(variables)
+    return compile_with(_environment(variables), source, result)
+
+
+def compile_with(env: Any, source: str, result: str) -> Program:
+    """A program of an environment that is there already. Raises CompileError."""
     try:
         expression = env.compile(source)
     except RuntimeError as error:
-        raise CompileError(f"compilation failed: {_words(str(error))}") from None
+        raise CompileError(f"compilation failed: {words(str(error))}") from None
     wanted = _ALLOWED.get(result)
     if wanted is not None and expression.return_type().name() not in wanted:
         raise CompileError(_MUST[result])
@@ -97,7 +101,7 @@ def matches(pattern: str, text: str) -> bool:
         return True
 
 
-def _words(text: str) -> str:
+def words(text: str) -> str:
     """The library's error without its code, at the place where the original sees it."""
     code, found, rest = text.partition(": ")
     if found and code.isupper():
@@ -132,7 +136,7 @@ _SAME = {
 
 def _reason(text: str) -> str:
     """An evaluation's error in the words of the original."""
-    text = _words(text)
+    text = words(text)
     for theirs, ours in _SAME.items():
         if text.startswith(theirs):
             rest = text[len(theirs) :]

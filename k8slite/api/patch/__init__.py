@@ -2,6 +2,7 @@
 alone.
 """
 
+from k8slite.api.patch.json_patch import TestFailed as TestFailed
 from k8slite.api.patch.json_patch import json_patch as json_patch
 from k8slite.api.patch.merge_patch import create_merge_patch as create_merge_patch
 from k8slite.api.patch.merge_patch import merge_patch as merge_patch

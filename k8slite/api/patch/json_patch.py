@@ -9,10 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 from k8slite.api.meta import Obj, copy
-from k8slite.api.status import bad_request, rejected_patch
+from k8slite.api.status import ApiError, bad_request, rejected_patch
 
 OPERATIONS_MAX = 10_000
 _ROOT = object()
+
+
+class TestFailed(ApiError):
+    """An operation `test` found something else."""
+
+    __test__ = False  # whatever its name says to pytest
 
 
 def json_patch(obj: Obj, operations: Any) -> Obj:
@@ -157,7 +163,8 @@ def _test(holder: Any, operation: Obj) -> None:
     else:
         found = _get(holder, operation["path"])
     if not _same(found, wanted):
-        raise rejected_patch()
+        refused = rejected_patch()
+        raise TestFailed(refused.code, refused.reason, refused.message, refused.details)
 
 
 def _same(a: Any, b: Any) -> bool:

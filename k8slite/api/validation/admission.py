@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from k8slite.api import names
 from k8slite.api.cel import CompileError, compile_expression
+from k8slite.api.cel.patches import APPLY_CONFIGURATION, JSON_PATCH, compile_patch
 from k8slite.api.cel.program import ANY, BOOL, STRING, STRING_OR_NULL
 from k8slite.api.meta import Obj
 from k8slite.api.status import (
@@ -29,10 +30,16 @@ def policy_variables(spec: Obj) -> tuple[str, ...]:
 
 
 def _expression(
-    source: str, variables: tuple[str, ...], result: str, path: str, errors: Errors
+    source: str,
+    variables: tuple[str, ...],
+    result: str,
+    path: str,
+    errors: Errors,
+    *,
+    patches: bool = False,
 ) -> None:
     try:
-        compile_expression(source.strip(), variables, result)
+        (compile_patch if patches else compile_expression)(source.strip(), variables, result)
     except CompileError as error:
         errors.append(invalid_value(path, source, str(error)))
 
@@ -105,6 +112,8 @@ def _review_versions(versions: list[str], path: str, errors: Errors) -> None:
         errors.append(invalid_value(path, versions, detail))
 
 
+MUTATING = "MutatingAdmissionPolicy"
+_MUTABLE = ("*", "CONNECT", "CREATE", "UPDATE")
 _OPERATIONS = ("*", "CONNECT", "CREATE", "DELETE", "UPDATE")
 
 
@@ -186,10 +195,64 @@ def validate_admission_policy(o: Obj) -> list[FieldError]:
         if not source.strip():
             errors.append(required(f"{at}.expression", "expression is not specified"))
         else:
-            _expression(source, known, ANY, f"{at}.expression", errors)
-    if o["kind"] == "ValidatingAdmissionPolicy":
+            patches = o["kind"] == MUTATING
+            _expression(source, known, ANY, f"{at}.expression", errors, patches=patches)
+    if o["kind"] == MUTATING:
+        _mutations(spec, known, errors)
+    else:
         _validations(o, spec, known, errors)
     return errors
+
+
+_PATCHES = {
+    "ApplyConfiguration": ("applyConfiguration", APPLY_CONFIGURATION),
+    "JSONPatch": ("jsonPatch", JSON_PATCH),
+}
+
+
+def _mutations(spec: Obj, known: tuple[str, ...], errors: Errors) -> None:
+    constraints = spec.get("matchConstraints") or {}
+    _mutable(constraints, "spec.matchConstraints", errors)
+    mutations = spec.get("mutations") or []
+    if not mutations:
+        errors.append(required("spec.mutations", "mutations must contain at least one item"))
+    for i, mutation in enumerate(mutations):
+        at, type_ = f"spec.mutations[{i}]", mutation.get("patchType", "")
+        if not type_:
+            errors.append(required(f"{at}.patchType"))
+        elif type_ in _PATCHES:
+            _patch(mutation, type_, known, at, errors)
+        else:
+            one_of(type_, tuple(_PATCHES), f"{at}.patchType", errors)
+    policy = spec.get("reinvocationPolicy")
+    if not policy:
+        errors.append(required("spec.reinvocationPolicy"))
+    else:
+        one_of(policy, ("Never", "IfNeeded"), "spec.reinvocationPolicy", errors)
+
+
+def _patch(mutation: Obj, type_: str, known: tuple[str, ...], path: str, errors: Errors) -> None:
+    for other, (field, result) in _PATCHES.items():
+        given = mutation.get(field)
+        if other == type_ and given is None:
+            detail = f"must be specified when patchType is {type_}"
+            errors.append(required(f"{path}.{field}", detail))
+        elif other == type_:
+            source, at = (given or {}).get("expression") or "", f"{path}.{field}.expression"
+            if not source.strip():
+                errors.append(required(at))
+            else:
+                _expression(source, known, result, at, errors, patches=True)
+        elif given is not None:
+            detail = f"must not be specified when patchType is {type_}"
+            errors.append(invalid_value(f"{path}.{field}", f"{{{field}}}", detail))
+
+
+def _mutable(match: Obj, path: str, errors: Errors) -> None:
+    """What is deleted cannot be changed."""
+    for rule in match.get("resourceRules") or ():
+        for operation in rule.get("operations") or ():
+            one_of(operation, _MUTABLE, f"{path}.resourceRules.operations", errors)
 
 
 def _validations(o: Obj, spec: Obj, known: tuple[str, ...], errors: Errors) -> None:
@@ -243,6 +306,8 @@ def validate_admission_binding(o: Obj) -> list[FieldError]:
         errors.append(required("spec.policyName"))
     if spec.get("matchResources"):
         match_resources(spec["matchResources"], "spec.matchResources", errors)
+        if o["kind"] == f"{MUTATING}Binding":
+            _mutable(spec["matchResources"], "spec.matchResources", errors)
     if o["kind"] == "ValidatingAdmissionPolicyBinding":
         actions = spec.get("validationActions") or []
         if not actions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from k8slite.api.cel import CompileError, EvaluationError
@@ -33,7 +33,7 @@ async def validating_policies(attributes: Attributes) -> None:
     if not attributes.call.core.mirror.cache(BINDINGS).entries:
         return
     for invocation in invocations(attributes, POLICIES, BINDINGS):
-        async for failure in _failures(attributes, invocation):
+        for failure in await _failures(attributes, invocation):
             _act(attributes, invocation, failure)
 
 
@@ -54,11 +54,12 @@ def _act(attributes: Attributes, invocation: Invocation, failure: _Failure) -> N
     raise ApiError(code, failure.reason, refusal.message, details)
 
 
-async def _failures(attributes: Attributes, invocation: Invocation) -> AsyncIterator[_Failure]:
+async def _failures(attributes: Attributes, invocation: Invocation) -> list[_Failure]:
     """What the policy holds against the request, through this binding."""
     ignores, spec = invocation.ignores, invocation.spec
+    found: list[_Failure] = []
     if invocation.error and not ignores:
-        yield _Failure(invocation.error)
+        found.append(_Failure(invocation.error))
     for parameter in invocation.parameters:
         evaluation = await Evaluation.make(attributes, invocation.kind, spec, parameter)
         try:
@@ -66,10 +67,10 @@ async def _failures(attributes: Attributes, invocation: Invocation) -> AsyncIter
                 continue
         except EvaluationError as error:
             if not ignores:
-                yield _Failure(str(error))
+                found.append(_Failure(str(error)))
             continue
-        for failure in _that_fail(evaluation, spec, ignores=ignores):
-            yield failure
+        found += _that_fail(evaluation, spec, ignores=ignores)
+    return found
 
 
 def _that_fail(evaluation: Evaluation, spec: Obj, *, ignores: bool) -> Iterator[_Failure]:

@@ -21,6 +21,7 @@ MUTATING = KIND["mutatingwebhookconfigurations.admissionregistration.k8s.io"]
 VALIDATING = KIND["validatingwebhookconfigurations.admissionregistration.k8s.io"]
 PARALLEL_MAX = 16
 
+
 class _Hook(NamedTuple):
     configuration: str
     hook: Obj
