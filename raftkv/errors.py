@@ -24,6 +24,7 @@ __all__ = [
     "EmptyKey",
     "FutureRevision",
     "InvalidRequest",
+    "KeyNotFound",
     "KvError",
     "LeaderChanged",
     "LeaseExists",
@@ -93,6 +94,13 @@ class InvalidRequest(KvError):
 class EmptyKey(InvalidRequest):
     code = "EmptyKey"
     text = "etcdserver: key is not provided"
+
+
+class KeyNotFound(InvalidRequest):
+    """A put that is to keep the value or the lease of a key that doesn't exist."""
+
+    code = "KeyNotFound"
+    text = "etcdserver: key not found"
 
 
 class DuplicateKey(InvalidRequest):

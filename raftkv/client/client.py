@@ -117,19 +117,19 @@ class KvClient:
             | (SERIALIZABLE if serializable else 0)
         )
         request = ("range", key, end, limit, revision, options)
-        found = types.range_result(await self._read(request, near=serializable))
+        found = types.range_result(await self.read(request, near=serializable))
         kvs, more = found.kvs, found.more
         while more and not count_only and len(kvs) != limit:
             start, left = kvs[-1].key + b"\0", limit and limit - len(kvs)
             request = ("range", start, end, left, revision or found.revision, options)
-            page = types.range_result(await self._read(request, near=serializable))
+            page = types.range_result(await self.read(request, near=serializable))
             kvs += page.kvs
             more = page.more
         return found._replace(more=more)
 
     async def current_revision(self) -> int:
         """The store's revision now, linearizable: at least that of every finished write."""
-        result = await self._read(("revision",))
+        result = await self.read(("revision",))
         revision: int = result[0]
         return revision
 
@@ -139,13 +139,13 @@ class KvClient:
         """Write; the new revision. Raises EmptyKey, LeaseNotFound, NoSpace, RequestTooLarge,
         UnknownOutcome."""
         _check_size(len(key) + len(value))
-        result = await self._write(("put", key, value, lease, False))
+        result = await self.write(("put", key, value, lease, False))
         revision: int = result[0]
         return revision
 
     async def delete(self, key: bytes, end: bytes | None = None) -> int:
         """Delete a key or range; how many pairs that was. Raises EmptyKey, UnknownOutcome."""
-        result = await self._write(("delete", key, end, False))
+        result = await self.write(("delete", key, end, False))
         deleted: int = result[1]
         return deleted
 
@@ -161,7 +161,7 @@ class KvClient:
         TooManyOps, LeaseNotFound, NoSpace, RequestTooLarge, UnknownOutcome.
         """
         _check_size(sum(len(op[1]) + len(op[2] or b"") for op in (*success, *failure)))
-        result = await self._write(("txn", compares, success, failure))
+        result = await self.write(("txn", compares, success, failure))
         revision, succeeded, rows = result
         operations = success if succeeded else failure
         results = [
@@ -172,7 +172,7 @@ class KvClient:
 
     async def compact(self, revision: int) -> None:
         """Give up what lies before `revision`. Raises Compacted, FutureRevision, UnknownOutcome."""
-        await self._write(("compact", revision))
+        await self.write(("compact", revision))
 
     # --- leases ---------------------------------------------------------------------------------
 
@@ -181,27 +181,27 @@ class KvClient:
 
         Raises LeaseExists, LeaseTtlTooLarge, UnknownOutcome.
         """
-        result = await self._write(("lease_grant", lease_id, ttl))
+        result = await self.write(("lease_grant", lease_id, ttl))
         granted: int = result[1]
         return granted
 
     async def lease_revoke(self, lease_id: int) -> None:
         """End a lease with all its keys. Raises LeaseNotFound, UnknownOutcome."""
-        await self._write(("lease_revoke", lease_id))
+        await self.write(("lease_revoke", lease_id))
 
     async def lease_keep_alive(self, lease_id: int) -> int:
         """Begin the lease's time anew; its TTL. Raises LeaseNotFound: it is gone, or going."""
-        result = await self._read(("lease_keep_alive", lease_id))
+        result = await self.read(("lease_keep_alive", lease_id))
         ttl: int = result[1]
         return ttl
 
     async def lease_time_to_live(self, lease_id: int) -> tuple[int, int, list[bytes]]:
         """(seconds left or -1 where it does not exist, granted TTL, keys)."""
-        result = await self._read(("lease_time_to_live", lease_id, True))
+        result = await self.read(("lease_time_to_live", lease_id, True))
         return result[1], result[2], result[3]
 
     async def leases(self) -> list[int]:
-        result = await self._read(("leases",))
+        result = await self.read(("leases",))
         ids: list[int] = result[1]
         return ids
 
@@ -246,7 +246,7 @@ class KvClient:
         With an address: raises OSError or ConnectionLost where it can't be reached.
         """
         if address is None:
-            result = await self._read(("status",), near=True)
+            result = await self.read(("status",), near=True)
         else:
             connection = await self._connect(Address(*address))
             result = await connection.call("status")
@@ -259,13 +259,13 @@ class KvClient:
         `serializable`: from whichever member answers, perhaps an old list; without a majority
         there is no other.
         """
-        rows = await self._read(("members", not serializable), near=serializable)
+        rows = await self.read(("members", not serializable), near=serializable)
         names = ("id", "name", "peer_address", "client_address", "leader", "learner")
         return [dict(zip(names, row, strict=True)) for row in rows]
 
     async def move_leader(self, to: int) -> None:
         """Hand leadership to a member. Raises InvalidRequest."""
-        await self._read(("move_leader", to))
+        await self.read(("move_leader", to))
 
     async def member_add(
         self, member: int, name: str, peer_address: str, *, learner: bool = False
@@ -275,17 +275,17 @@ class KvClient:
 
         Raises MemberExists, TooManyLearners, UnhealthyCluster, InvalidRequest, UnknownOutcome.
         """
-        await self._write(("member_add", member, name, peer_address, not learner))
+        await self.write(("member_add", member, name, peer_address, not learner))
 
     async def member_remove(self, member: int) -> None:
         """Remove a member for ever. Raises MemberNotFound, UnhealthyCluster, InvalidRequest (the
         last voter), UnknownOutcome."""
-        await self._write(("member_remove", member))
+        await self.write(("member_remove", member))
 
     async def member_promote(self, member: int) -> None:
         """Make a learner a voter. Raises MemberNotFound, LearnerNotReady, InvalidRequest,
         UnknownOutcome."""
-        await self._write(("member_promote", member))
+        await self.write(("member_promote", member))
 
     async def hash(self, address: Address, revision: int = 0) -> tuple[int, int, int]:
         """(revision, compacted revision, checksum of keys, values and history up to there) of one
@@ -329,8 +329,8 @@ class KvClient:
 
     # --- how requests travel --------------------------------------------------------------------
 
-    async def _read(self, request: tuple[Any, ...], *, near: bool = False) -> Any:
-        """A request that may be repeated at will."""
+    async def read(self, request: tuple[Any, ...], *, near: bool = False) -> Any:
+        """The result of a request that may be repeated at will. Raises KvError."""
         while True:
             connection = await (self.near_connection() if near else self._leader_connection())
             try:
@@ -345,8 +345,8 @@ class KvClient:
                 raise error_found
             await self._turned_away(connection, error_found, near)
 
-    async def _write(self, request: tuple[Any, ...]) -> Any:
-        """A request that must not be repeated unless it certainly had no effect."""
+    async def write(self, request: tuple[Any, ...]) -> Any:
+        """The same of a request that must not be repeated unless it certainly had no effect."""
         while True:
             connection = await self._leader_connection()
             try:

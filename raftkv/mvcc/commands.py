@@ -20,6 +20,7 @@ replica down). It sees only the command, never state: state-dependent refusals a
     ["member_remove", id]                        -> [revision]
     any refusal                                  -> ["error", code, message]
 
+A put with None for its value or its lease keeps the one that the key has, and there must be one.
 `end` is None (or empty) for the single key, b"\\0" for every key from `key` on, else the first
 key no longer meant. A txn in a txn is not offered: Kubernetes never uses one.
 """
@@ -116,9 +117,9 @@ def _put(command: Command) -> None:
     _, key, value, lease, _ = command
     if type(key) is not bytes or not key:
         _key(key)
-    if type(value) is not bytes:
-        raise InvalidRequest(f"a value is bytes, not {type(value).__name__}")
-    if lease != 0:
+    if type(value) is not bytes and value is not None:
+        raise InvalidRequest(f"a value is bytes or nil, not {type(value).__name__}")
+    if lease is not None and lease != 0:
         _integer(lease, "a lease id")
 
 

@@ -18,7 +18,7 @@ from raftkv.mvcc.leases import Lease, LeaseTable
 from raftkv.mvcc.members import MemberInfo, MemberTable
 from raftkv.mvcc.sizes import check_answer
 from raftkv.mvcc.store import Store
-from raftkv.mvcc.txn import check_operations, holds
+from raftkv.mvcc.txn import check_kept, check_operations, holds
 
 __all__ = ["Machine"]
 
@@ -94,7 +94,11 @@ class Machine:
             store.sweep()
         return result, events
 
-    def _write(self, key: bytes, value: bytes, lease: int) -> Kv | None:
+    def _write(self, key: bytes, value: bytes | None, lease: int | None) -> Kv | None:
+        if value is None or lease is None:
+            _, kept_value, _, _, _, kept_lease = self.store.index.live[key]
+            value = kept_value if value is None else value
+            lease = kept_lease if lease is None else lease
         before = self.store.put(key, value, lease)
         held = 0 if before is None else before[5]
         if held != lease:
@@ -115,6 +119,7 @@ class Machine:
         _, key, value, lease, want_previous = command
         if lease:
             self.leases.get(lease)
+        check_kept(self.store, command)
         before = self._write(key, value, lease)
         return [self.store.revision + 1, before if want_previous else None]
 

@@ -11,12 +11,13 @@ import operator
 from collections.abc import Callable
 from typing import Any, Final
 
+from raftkv.errors import KeyNotFound
 from raftkv.mvcc.commands import Command, Kv
 from raftkv.mvcc.leases import LeaseTable
 from raftkv.mvcc.sizes import check_answer
 from raftkv.mvcc.store import Store
 
-__all__ = ["check_operations", "holds"]
+__all__ = ["check_kept", "check_operations", "holds"]
 
 FIELDS: Final = {"value": 1, "create": 2, "mod": 3, "version": 4, "lease": 5}
 OPERATORS: Final[dict[str, Callable[[Any, Any], bool]]] = {
@@ -47,15 +48,23 @@ def holds(store: Store, compare: Command) -> bool:
     return all(test(pair[field], operand) for pair in pairs)
 
 
+def check_kept(store: Store, put: Command) -> None:
+    """Raise KeyNotFound where a put is to keep something of a key that doesn't exist."""
+    _, key, value, lease, _ = put
+    if (value is None or lease is None) and key not in store.index.live:
+        raise KeyNotFound
+
+
 def check_operations(store: Store, leases: LeaseTable, operations: Command) -> None:
-    """Raise LeaseNotFound, Compacted, FutureRevision or RequestTooLarge, before anything was
-    written.
+    """Raise KeyNotFound, LeaseNotFound, Compacted, FutureRevision or RequestTooLarge, before
+    anything was written.
 
     The compacted revision asked here moves by log entries alone, hence every replica refuses
     alike, whatever it has swept.
     """
     for operation in operations:
         if operation[0] == "put":
+            check_kept(store, operation)
             if operation[3]:
                 leases.get(operation[3])
         elif operation[0] == "range":

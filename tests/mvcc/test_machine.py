@@ -245,6 +245,22 @@ def test_lease_id_and_ttl_bounds(lease: int, ttl: int, code: str) -> None:
     assert Machine().apply(["lease_grant", lease, ttl])[0][:2] == ["error", code]
 
 
+def test_put_keeps_what_it_is_told_to_keep() -> None:
+    machine = Machine()
+    machine.apply(["lease_grant", 7, 60])
+    missing = ["put", b"a", None, 0, False]
+    assert machine.apply(missing)[0][:2] == ["error", "KeyNotFound"]
+    assert machine.apply(["txn", [], [missing], []])[0][:2] == ["error", "KeyNotFound"]
+    assert machine.revision == 1
+    machine.apply(put(b"a", b"one", 7))
+    assert machine.apply(["put", b"a", b"two", None, True])[0] == [3, (b"a", b"one", 2, 2, 1, 7)]
+    assert machine.range(b"a").kvs == [(b"a", b"two", 2, 3, 2, 7)]
+    assert machine.leases.get(7).keys == {b"a": None}
+    assert machine.apply(["txn", [], [["put", b"a", None, 0, False]], []])[0][:2] == [4, True]
+    assert machine.range(b"a").kvs == [(b"a", b"two", 2, 4, 3, 0)]
+    assert machine.leases.get(7).keys == {}
+
+
 def test_prefix_end() -> None:
     assert prefix_end(b"a") == b"b"
     assert prefix_end(b"a\xff") == b"b"
