@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -20,8 +19,9 @@ from typing import Any
 
 import trio
 
-from bench.load import percentile
-from bench.members import BenchFailed, Running, open_members
+from bench.latency import percentile
+from bench.members import open_members
+from bench.processes import BenchFailed, Running
 from raftkv.client import KvClient, open_client
 from raftkv.client.client import UNREACHABLE
 from raftkv.errors import NotApplied, UnknownOutcome
@@ -66,11 +66,10 @@ async def _kill_leader(kv: KvClient, running: Running) -> float:
     names = [f"m{number}" for number in range(1, len(running.endpoints) + 1)]
     leader = next(member["name"] for member in await kv.members() if member["leader"])
     number = names.index(leader)
-    running.processes[number].send_signal(signal.SIGKILL)
+    running.kill(number)
     killed_at = trio.current_time()
     await _put(kv)
     gap = trio.current_time() - killed_at
-    running.processes[number].wait()
     running.start_again(number)
     return gap
 

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from bench.load import percentile
-from bench.quorum import add_arguments, run, run_quorum
+from bench.cells import LoadOptions
+from bench.quorum import Grid, add_arguments, run, run_quorum
 
 
 def test_results_have_their_fields_and_the_directory_is_clean(tmp_path: Path) -> None:
-    (result,) = run_quorum([3], [8], 0.3, connections=2, directory=str(tmp_path))
-    assert (result["members"], result["clients"], result["fsync"]) == (3, 8, True)
-    assert result["puts"] > 0
+    options = LoadOptions(seconds=0.3, connections=2)
+    (result,) = run_quorum(Grid([3], [8], options, directory=str(tmp_path)))
+    assert (result["members"], result["clients"], result["store"]) == (3, 8, "raftkv")
+    assert result["requests"] > 0
     assert 0 < result["p50_ms"] <= result["p90_ms"] <= result["p99_ms"]
     assert list(tmp_path.iterdir()) == []
 
@@ -33,10 +34,5 @@ def test_json_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     add_arguments(parser)
     arguments = ["--sizes", "1", "--clients", "2", "--seconds", "0.2", "--dir", str(tmp_path)]
     assert run(parser.parse_args([*arguments, "-o", "json"])) == 0
-    assert json.loads(capsys.readouterr().out)[0]["members"] == 1
-
-
-def test_percentiles() -> None:
-    assert percentile([], 0.5) == 0.0
-    assert percentile([1.0, 2.0, 3.0, 4.0], 0.5) == 3.0
-    assert percentile([1.0], 0.99) == 1.0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["bench"], told["fsync"], told["results"][0]["members"]) == ("quorum", True, 1)
