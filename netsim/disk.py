@@ -107,8 +107,9 @@ class SimDisk:
         self._journal: list[list[tuple[str, _Inode | None]]] = []
         self._inodes = 0
         self.settings = settings
-        self.capacity = math.inf
-        """Bytes that fit; an append beyond them writes what fits and fails with ENOSPC."""
+        self.limits: list[float] = []
+        """Bytes that fit, the least of them counts; an append beyond writes what fits and fails
+        with ENOSPC."""
         self.sync_fails = 0
         """Above 0, every sync fails with EIO."""
         self.slowdown = 0.0
@@ -156,7 +157,7 @@ class SimDisk:
         self._journal.append(changes)
 
     def append(self, inode: _Inode, data: bytes | bytearray | memoryview) -> None:
-        room = self.capacity - self.used
+        room = min(self.limits) - self.used if self.limits else math.inf
         if len(data) > room:
             inode.content += bytes(data)[: max(0, int(room))]
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._label)
@@ -165,8 +166,6 @@ class SimDisk:
     @property
     def used(self) -> int:
         """Bytes in named files."""
-        if self.capacity == math.inf:
-            return 0
         return sum(len(inode.content) for inode in self._names.values())
 
     async def sync(self, inode: _Inode | None, life: Life) -> None:

@@ -105,6 +105,19 @@ class NetworkFaults(abc.ABC):
             for link in links:
                 link.remove_loss(probability)
 
+    @contextlib.contextmanager
+    def narrow(self, source: Group, target: Group, bandwidth: float) -> Iterator[None]:
+        """No more than `bandwidth` bytes a second get from `source` to `target`."""
+        links = self._between(source, target)
+        self.fabric.note(f"narrow {self._group(source)} {self._group(target)} {bandwidth}")
+        for link in links:
+            link.add_cap(bandwidth)
+        try:
+            yield
+        finally:
+            for link in links:
+                link.remove_cap(bandwidth)
+
 
 class Faults(NetworkFaults):
     """The fault vocabulary of a World: that of networks, and what can be wrong with disks."""
@@ -159,11 +172,11 @@ class Faults(NetworkFaults):
     @contextlib.contextmanager
     def full_disk(self, host: HostLike, capacity: float = 0.0) -> Iterator[None]:
         """Appends beyond `capacity` bytes fail with ENOSPC."""
-        before = [(disk, disk.capacity) for disk in self._disks(host)]
-        for disk, _ in before:
-            disk.capacity = capacity
+        disks = self._disks(host)
+        for disk in disks:
+            disk.limits.append(capacity)
         try:
             yield
         finally:
-            for disk, capacity_before in before:
-                disk.capacity = capacity_before
+            for disk in disks:
+                disk.limits.remove(capacity)

@@ -34,7 +34,9 @@ class Link:
     """The wire from `source` to `target`; the way back is another Link."""
 
     __slots__ = (
+        "_bandwidth",
         "_busy_until",
+        "_caps",
         "_delays",
         "_jitter",
         "_latency",
@@ -57,6 +59,7 @@ class Link:
         self.blocks = 0
         self._delays: list[tuple[float, float]] = []
         self._losses: list[float] = []
+        self._caps: list[float] = []
         self._busy_until = 0.0
         self._recompute()
 
@@ -80,6 +83,15 @@ class Link:
         self._losses.remove(probability)
         self._recompute()
 
+    def add_cap(self, bandwidth: float) -> None:
+        """No more than `bandwidth` bytes a second."""
+        self._caps.append(bandwidth)
+        self._recompute()
+
+    def remove_cap(self, bandwidth: float) -> None:
+        self._caps.remove(bandwidth)
+        self._recompute()
+
     def change(self, settings: LinkSettings) -> None:
         self.settings = settings
         self._recompute()
@@ -91,6 +103,7 @@ class Link:
         for probability in self._losses:
             survival *= 1.0 - probability
         self._loss = 1.0 - survival
+        self._bandwidth = min(self.settings.bandwidth, *self._caps, math.inf)
 
     def transit(self, now: float, size: int) -> float:
         """Seconds until `size` bytes sent at `now` are there, retransmissions included."""
@@ -98,9 +111,8 @@ class Link:
         rng = self.rng
         if self._jitter:
             seconds += self._jitter * rng.random()
-        bandwidth = self.settings.bandwidth
-        if bandwidth != math.inf:
-            seconds += self._queue(now, size, bandwidth)
+        if self._bandwidth != math.inf:
+            seconds += self._queue(now, size, self._bandwidth)
         if self._loss:
             again = RETRANSMIT_MIN
             for _ in range(_LOSSES_MAX):

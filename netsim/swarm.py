@@ -20,7 +20,10 @@ import trio
 
 from netsim.world import World
 
-__all__ = ["FAULT_KINDS", "Fault", "carry_out", "core_only", "draw_plan"]
+__all__ = ["CHIEF", "FAULT_KINDS", "Fault", "carry_out", "core_only", "draw_plan"]
+
+CHIEF = "*"
+"""Among the hosts of a fault: whichever is the most important one when it strikes."""
 
 
 class Fault(NamedTuple):
@@ -84,6 +87,10 @@ def _network(world: World, fault: Fault) -> Iterator[None]:
             case "delay":
                 seconds = fault.amount * 0.4
                 stack.enter_context(world.delay(hosts, others, seconds, seconds))
+            case "narrow":
+                bandwidth = 2_000 + fault.amount * 50_000
+                stack.enter_context(world.narrow(hosts, others, bandwidth))
+                stack.enter_context(world.narrow(others, hosts, bandwidth))
         yield
 
 
@@ -106,6 +113,8 @@ def _disk(world: World, fault: Fault) -> Iterator[None]:
                     stack.enter_context(world.hung_disk(host))
                 case "sync_errors":
                     stack.enter_context(world.sync_errors(host))
+                case "full_disk":
+                    stack.enter_context(world.full_disk(host))
         yield
     if fault.kind == "sync_errors":
         # The disk is well again; what its page cache says it is, only a reboot can tell.
@@ -140,15 +149,17 @@ FAULT_KINDS: tuple[str, ...] = (
     "mute",
     "loss",
     "delay",
+    "narrow",
     "flapping",
     "reset",
     "slow_disk",
     "hung_disk",
     "sync_errors",
+    "full_disk",
 )
 _CRASHES = ("power_loss", "kill")
-_DISKS = ("slow_disk", "hung_disk", "sync_errors")
-_NETWORK = ("isolate", "partition", "deaf", "mute", "loss", "delay")
+_DISKS = ("slow_disk", "hung_disk", "sync_errors", "full_disk")
+_NETWORK = ("isolate", "partition", "deaf", "mute", "loss", "delay", "narrow")
 
 
 def draw_plan(
@@ -159,9 +170,10 @@ def draw_plan(
     *,
     kinds: Sequence[str] = FAULT_KINDS,
     faults_max: int = 12,
+    chief: float = 0.0,
 ) -> list[Fault]:
     """Faults on `hosts` within `seconds`, by time; `others` are cut off from them now and then,
-    and suffer nothing else."""
+    and suffer nothing else. `chief`: which part of the faults is for CHIEF."""
     enabled = rng.sample(list(kinds), rng.randrange(1, len(kinds) + 1))
     plan = []
     for _ in range(rng.randrange(1, faults_max + 1)):
@@ -170,6 +182,8 @@ def draw_plan(
         rest = [host for host in hosts if host not in struck]
         if rng.random() < 0.5 or not rest:
             rest += others
+        if chief and rng.random() < chief:
+            struck, rest = [CHIEF], [*hosts, *others]
         length = rng.choice((0.0, rng.random(), rng.random() * seconds / 2))
         fault = Fault(
             kind,
@@ -188,12 +202,21 @@ def _how_many(rng: random.Random, hosts: int) -> int:
     return 1 if rng.random() < 0.6 else rng.randrange(1, hosts + 1)
 
 
-async def carry_out(world: World, plan: Sequence[Fault]) -> None:
-    """Let the faults happen; returns when the last one is over."""
+async def carry_out(
+    world: World, plan: Sequence[Fault], chief: Callable[[], str | None] = lambda: None
+) -> None:
+    """Let the faults happen; returns when the last one is over. `chief` tells which host is meant
+    by CHIEF; where there is none, nothing happens."""
     begin = trio.current_time()
 
     async def happen(fault: Fault) -> None:
         await trio.sleep_until(begin + fault.at)
+        if CHIEF in fault.hosts:
+            host = chief()
+            if host is None:
+                return
+            others = tuple(other for other in fault.others if other != host)
+            fault = fault._replace(hosts=(host,), others=others)
         world.note(f"fault {fault.kind} {fault.hosts} {fault.others} for {fault.seconds}")
         await _strike(world, fault)
 
@@ -228,10 +251,14 @@ _HANDLERS: dict[str, Callable[[World, Fault], AbstractContextManager[None]]] = {
 
 @asynccontextmanager
 async def core_only(
-    world: World, rng: random.Random, hosts: Sequence[str]
+    world: World, rng: random.Random, hosts: Sequence[str], lost: Sequence[str] = ()
 ) -> AsyncIterator[list[str]]:
-    """Heal a random majority of `hosts`, leave the others in some misery; gives the majority."""
-    core = sorted(rng.sample(list(hosts), rng.randrange(len(hosts) // 2 + 1, len(hosts) + 1)))
+    """Heal a random majority of `hosts`, leave the others in some misery; gives the majority.
+
+    `lost`: a minority that can't be healed.
+    """
+    sound = [host for host in hosts if host not in lost]
+    core = sorted(rng.sample(sound, rng.randrange(len(hosts) // 2 + 1, len(sound) + 1)))
     world.note(f"core {core}")
     for host in core:
         world.resume(host)

@@ -22,15 +22,24 @@ class Agreement:
         self._terms: dict[int, int] = {}
         self._commits: dict[tuple[int, int], int] = {}
         self._states: dict[int, tuple[int, int]] = {}
+        self._lost: dict[int, None] = {}
+
+    def lost(self, member: int) -> None:
+        """Its disk is another one: what it shows from now on means nothing."""
+        self._lost[member] = None
 
     def saw_leader(self, member: int, term: int) -> None:
         """Election safety: at most one leader in a term."""
+        if member in self._lost:
+            return
         other = self.leaders.setdefault(term, member)
         if other != member:
             raise Disagreement(f"term {term} has two leaders: {other} and {member}")
 
     def saw_member(self, member: int, life: int, term: int, commit: int) -> None:
         """A member's term never goes back, restarts included; its commit not within a life."""
+        if member in self._lost:
+            return
         before = self._terms.get(member, 0)
         if term < before:
             raise Disagreement(f"member {member} went back from term {before} to {term}")
@@ -42,6 +51,8 @@ class Agreement:
 
     def saw_committed(self, member: int, index: int, term: int, digest: int) -> None:
         """State machine safety: one entry at a committed index, whoever shows it."""
+        if member in self._lost:
+            return
         other = self._entries.setdefault(index, (term, digest, member))
         if other[:2] != (term, digest):
             raise Disagreement(

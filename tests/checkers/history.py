@@ -26,11 +26,12 @@ class Operation:
     """One request of one client. Times in virtual seconds.
 
     `kind` and `argument`: ("put", value), ("delete", None), ("get", None), ("peek", None), a read
-    that may be of an old state, and
+    that may be of an old state, ("list", (end, limit, revision)), a range from `key` on, and
     ("cas", (mod revision expected, value)), which writes where the key's mod revision is the
     expected one, 0 for an absent key.
     `result`: of a get (value, mod revision) or None; of a cas whether it wrote; of a delete
-    whether there was a key. `revision`: the store's revision in the answer; None where unknown.
+    whether there was a key; of a list ([(key, value, mod revision)], count, more). `revision`: the
+    store's revision in the answer; None where unknown.
     """
 
     client: int

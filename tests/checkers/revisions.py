@@ -7,19 +7,11 @@ that missed nothing) is the one history, and every answer must be a statement ab
 from __future__ import annotations
 
 import bisect
-from typing import NamedTuple
 
 from tests.checkers.history import History, Operation, Outcome
+from tests.checkers.replayed import Change
 
 __all__ = ["Change", "RevisionViolation", "check_revisions"]
-
-
-class Change(NamedTuple):
-    """One key as one revision left it; value None where it was deleted."""
-
-    revision: int
-    key: bytes
-    value: bytes | None
 
 
 class RevisionViolation(AssertionError):
@@ -40,6 +32,7 @@ def check_revisions(
     ]
     _check_writes(history.operations, told, changes)
     _check_reads(told, changes)
+    _check_lists(told, changes)
     _check_real_time(history)
 
 
@@ -89,6 +82,31 @@ def _check_reads(operations: list[Operation], changes: list[Change]) -> None:
             expected = (newest.value, newest.revision)
         if operation.result != expected:
             raise RevisionViolation(f"read {operation}; at that revision there was {expected}")
+
+
+def _check_lists(operations: list[Operation], changes: list[Change]) -> None:
+    """A list at a revision tells every key that existed then, in order, and counts them all.
+
+    Its argument is (end, limit, revision or 0), its result (pairs, count, more).
+    """
+    lists = [o for o in operations if o.kind == "list" and o.outcome is Outcome.OK]
+    state: dict[bytes, tuple[bytes, int]] = {}
+    position = 0
+    for operation in sorted(lists, key=lambda o: o.argument[2] or o.revision):
+        end, limit, pinned = operation.argument
+        at = pinned or operation.revision
+        while position < len(changes) and changes[position].revision <= at:
+            revision, key, value = changes[position][:3]
+            if value is None:
+                state.pop(key, None)
+            else:
+                state[key] = (value, revision)
+            position += 1
+        there = sorted((k, *row) for k, row in state.items() if operation.key <= k < end)
+        cut = there[:limit] if limit else there
+        expected = (cut, len(there), len(cut) < len(there))
+        if operation.result != expected:
+            raise RevisionViolation(f"listed {operation}; at {at} there was {expected}")
 
 
 def _check_real_time(history: History) -> None:

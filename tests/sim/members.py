@@ -21,11 +21,15 @@ from netsim.hosts import SimHost
 from netsim.life import CURRENT_LIFE
 from netsim.world import World
 from raftkv.client import KvClient, open_client
-from raftkv.errors import StorageFailed
-from raftkv.host import Address
+from raftkv.errors import Corrupt, StorageFailed
+from raftkv.host import Address, Disk
 from raftkv.raft.effects import Effects, Role
+from raftkv.raft.log import RaftLog
+from raftkv.raft.messages import Entry
 from raftkv.raft.node import RaftNode
 from raftkv.server import Server, ServerConfig, open_server
+from raftkv.storage.replay import ANYBODY, Identity, Recovered
+from raftkv.storage.wal import Wal
 from tests.checkers.agreement import Agreement
 
 __all__ = ["CLIENT_PORT", "PEER_PORT", "Members", "cluster", "observed"]
@@ -43,6 +47,8 @@ class Members:
     running: dict[str, Server] = attrs.field(factory=dict)
     exits: tuple[type[Exception], ...] = (StorageFailed,)
     """What ends a member's process as it should."""
+    lost: list[str] = attrs.field(factory=list)
+    """Those whose disk is not the one they had: what they say means nothing."""
 
     @property
     def names(self) -> list[str]:
@@ -82,7 +88,7 @@ class Members:
         leaders = [
             (server.replica.node.term, name)
             for name, server in self.running.items()
-            if server.is_leader and self.world.hosts[name].alive
+            if server.is_leader and self.world.hosts[name].alive and name not in self.lost
         ]
         return max(leaders)[1] if leaders else None
 
@@ -142,9 +148,14 @@ async def cluster(world: World) -> AsyncIterator[tuple[Members, KvClient]]:
 
 
 @contextmanager
-def observed(agreement: Agreement, reached: Counter[str]) -> Iterator[None]:
-    """Show every Raft core of this process to the checker, and count what was reached."""
+def observed(
+    agreement: Agreement, reached: Counter[str], log: dict[int, Entry] | None = None
+) -> Iterator[None]:
+    """Show every Raft core of this process to the checker, and count what was reached; committed
+    entries are gathered in `log`."""
     take_effects, persisted = RaftNode.take_effects, RaftNode.persisted
+    truncate_from, open_wal = RaftLog.truncate_from, Wal.open
+    committed = {} if log is None else log
 
     def observing_take(node: RaftNode) -> Effects:
         effects = take_effects(node)
@@ -156,6 +167,7 @@ def observed(agreement: Agreement, reached: Counter[str]) -> Iterator[None]:
         for entry in effects.committed:
             digest = zlib.crc32(entry.data, entry.kind)
             agreement.saw_committed(member, entry.index, entry.term, digest)
+            committed.setdefault(entry.index, entry)
         reached["snapshots installed"] += effects.snapshot is not None
         reached["reads failed"] += len(effects.failed_reads)
         return effects
@@ -167,10 +179,30 @@ def observed(agreement: Agreement, reached: Counter[str]) -> Iterator[None]:
             state = effects.hard_state
             agreement.saw_member(node.status().id, life.number, state.term, state.commit)
 
+    def counting_truncate(raft_log: RaftLog, index: int) -> None:
+        reached["log truncated"] += 1
+        truncate_from(raft_log, index)
+
+    async def counting_open(
+        disk: Disk, identity: Identity = ANYBODY, **options: Any
+    ) -> tuple[Wal, Recovered]:
+        try:
+            wal, recovered = await open_wal(disk, identity, **options)
+        except Corrupt:
+            reached["damage refused"] += 1
+            raise
+        reached["torn tail cut"] += recovered.tail.torn
+        reached["restarted with a log"] += recovered.last_index > 1
+        return wal, recovered
+
+    RaftLog.truncate_from = counting_truncate  # type: ignore[method-assign]  # for this run
+    Wal.open = counting_open  # type: ignore[method-assign,assignment]  # for this run
     RaftNode.take_effects = observing_take  # type: ignore[method-assign,assignment]  # for this run
     RaftNode.persisted = observing_persisted  # type: ignore[method-assign,assignment]  # for this run
     try:
         yield
     finally:
+        RaftLog.truncate_from = truncate_from  # type: ignore[method-assign]  # as it was
+        Wal.open = open_wal  # type: ignore[method-assign]  # as it was
         RaftNode.take_effects = take_effects  # type: ignore[method-assign]  # as it was
         RaftNode.persisted = persisted  # type: ignore[method-assign]  # as it was

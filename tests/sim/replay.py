@@ -13,9 +13,9 @@ import sys
 import traceback
 from typing import Any
 
-from tests.sim import cluster_story, scenario
+from tests.sim import cluster_story, reshaping, scenario
 
-STORIES: dict[str, Any] = {"kv": scenario, "cluster": cluster_story}
+STORIES: dict[str, Any] = {"kv": scenario, "reshaping": reshaping, "cluster": cluster_story}
 
 
 def _failure(story: Any, seed: int, without: list[int]) -> BaseException | None:

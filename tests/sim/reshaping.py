@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import attrs
@@ -17,7 +18,7 @@ import trio
 
 from netsim.link import LinkSettings
 from netsim.seeds import stream
-from netsim.swarm import carry_out, draw_plan
+from netsim.swarm import Fault, carry_out, draw_plan
 from netsim.world import Outcome, World, run
 from raftkv.client import KvClient, open_client
 from raftkv.errors import (
@@ -39,7 +40,7 @@ from tests.checkers.revisions import check_revisions
 from tests.sim.members import CLIENT_PORT, PEER_PORT, Members, observed
 from tests.sim.workload import ALL_KEYS, Caller, Watcher
 
-__all__ = ["play"]
+__all__ = ["plan_of", "play"]
 
 FAULTS_SECONDS = 20.0
 LIVENESS_SECONDS = 90.0
@@ -51,9 +52,24 @@ KINDS = (
 AGAIN = (NotApplied, UnknownOutcome, UnhealthyCluster)
 
 
-def play(seed: int, *, trace_to: list[str] | None = None) -> Outcome[Counter[str]]:
-    """Run the story; raises what a checker finds."""
-    story = Story()
+def _members_of(seed: int) -> int:
+    return stream(seed, "size").choice((1, 3, 3))
+
+
+def plan_of(seed: int) -> list[Fault]:
+    """The faults of a seed, on the members of the beginning and on whoever leads."""
+    names = [f"m{number}" for number in range(1, _members_of(seed) + 1)]
+    rng = stream(seed, "plan")
+    chief = rng.choice((0, 0.3, 0.8))
+    return draw_plan(rng, names, ["c1", "c2"], FAULTS_SECONDS, kinds=KINDS, chief=chief)
+
+
+def play(
+    seed: int, *, without: Sequence[int] = (), trace_to: list[str] | None = None
+) -> Outcome[Story]:
+    """Run the story, leaving out the faults of the given numbers; raises what a checker finds."""
+    plan = [fault for number, fault in enumerate(plan_of(seed)) if number not in without]
+    story = Story(plan)
     links = LinkSettings(latency=0.002, jitter=0.004)
     with observed(story.agreement, story.reached):
         return run(seed, story.tell, links=links, trace_to=trace_to)
@@ -61,18 +77,19 @@ def play(seed: int, *, trace_to: list[str] | None = None) -> Outcome[Counter[str
 
 @attrs.define
 class Story:
+    plan: list[Fault]
     agreement: Agreement = attrs.field(factory=Agreement)
     reached: Counter[str] = attrs.field(factory=Counter)
     history: History = attrs.field(factory=History)
 
-    async def tell(self, world: World) -> Counter[str]:
+    def summary(self) -> str:
+        return str(dict(self.reached))
+
+    async def tell(self, world: World) -> Story:
         rng = world.rng("reshaping")
-        members = Members.draw(world, rng, rng.choice((1, 3, 3)), peers_always=True)
+        members = Members.draw(world, rng, _members_of(world.seed), peers_always=True)
         members.exits = (StorageFailed, MemberRemoved)
         members.start()
-        plan = draw_plan(
-            stream(world.seed, "plan"), members.names, ["c1", "c2"], FAULTS_SECONDS, kinds=KINDS
-        )
         async with AsyncExitStack() as stack:
             callers = [
                 Caller(world, n, await self._client(world, members, n, stack), self.history, rng, 1)
@@ -87,8 +104,8 @@ class Story:
                     nursery.start_soon(run_actor)
                 nursery.start_soon(observer.run)
                 nursery.start_soon(operator.run)
-                await carry_out(world, plan)
-                self.reached.update(fault.kind for fault in plan)
+                await carry_out(world, self.plan, members.leader)
+                self.reached.update(fault.kind for fault in self.plan)
                 with trio.fail_after(LIVENESS_SECONDS):
                     await operator.stop()
                     for caller in callers:
@@ -98,7 +115,7 @@ class Story:
                     await self._wait_shown(observer)
                 nursery.cancel_scope.cancel()
         self._check(observer)
-        return self.reached
+        return self
 
     async def _client(
         self, world: World, members: Members, number: int, stack: AsyncExitStack

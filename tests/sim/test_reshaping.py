@@ -1,27 +1,36 @@
-"""Members come and go under faults (see reshaping.py). `SIM_SEEDS=FIRST:LAST` plays others."""
+"""Clusters whose members change under faults, seed by seed (see reshaping.py).
+
+`RESHAPING_SEEDS=FIRST:LAST` plays other seeds.
+"""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 
 import pytest
 
-from tests.sim.reshaping import play
+from tests.sim.pool import Pool, seeds_of
 
-_first, _, _last = os.environ.get("SIM_SEEDS", "0:40").partition(":")
+SEEDS = seeds_of("RESHAPING_SEEDS", "0:100")
+BATCH = 25
+
 REACHED: Counter[str] = Counter()
-PLAYED: list[int] = []
+SOMETIMES = ("members added", "members promoted", "members removed", "snapshots installed")
 
 
-@pytest.mark.parametrize("seed", range(int(_first), int(_last)))
-def test_a_seed(seed: int) -> None:
-    REACHED.update(play(seed).result)
-    PLAYED.append(seed)
+@pytest.mark.parametrize("first", range(SEEDS.start, SEEDS.stop, BATCH))
+def test_seeds(first: int, pool: Pool) -> None:
+    failures = []
+    for played in pool.play("reshaping", range(first, min(first + BATCH, SEEDS.stop))):
+        REACHED.update(played.reached)
+        REACHED["seeds"] += 1
+        if played.failure:
+            failures.append(played.failure)
+    if failures:
+        pytest.fail("\n".join(failures), pytrace=False)
 
 
 def test_members_did_come_and_go() -> None:
-    if len(PLAYED) < 20:
+    if REACHED["seeds"] < 40:
         pytest.skip("too few seeds were played")
-    for what in ("members added", "members promoted", "members removed", "snapshots installed"):
-        assert REACHED[what] > 0, what
+    assert [name for name in SOMETIMES if not REACHED[name]] == []

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from typing import Any, Protocol
 
 import attrs
@@ -22,13 +22,16 @@ from raftkv.errors import (
     NotApplied,
     UnknownOutcome,
 )
+from raftkv.mvcc.machine import Machine
 from tests.checkers.history import History, Operation
 from tests.checkers.leases import LeaseLife
-from tests.checkers.revisions import Change
+from tests.checkers.replayed import Change
+from tests.checkers.watches import WatchViolation, check_watch
 
 __all__ = ["Caller", "LeaseHolder", "Scene", "Watcher"]
 
 KEYS = [b"k/a", b"k/b", b"k/c"]
+KEYS_END = b"k/d"
 
 
 class Scene(Protocol):
@@ -64,13 +67,9 @@ class Caller:
 
     async def request(self) -> None:
         """One random request, with a random patience."""
-        kinds = ("put", "get", "cas", "delete", "peek", "pair", "compact", "move")
-        (kind,) = self.rng.choices(kinds, (5, 5, 4, 1, 1, 1, 0.3, 0.15))
-        if kind == "compact":
-            await self._compact()
-            return
-        if kind == "move":
-            await self._move_leader()
+        (kind,) = self.rng.choices(tuple(WEIGHTS), tuple(WEIGHTS.values()))
+        if kind in _CHORES:
+            await _CHORES[kind](self)
             return
         keys = self.rng.sample(KEYS, 2 if kind == "pair" else 1)
         now = self.world.time()
@@ -137,6 +136,29 @@ class Caller:
         answer = await self.kv.txn([], [["delete", operation.key, None, False]], [])
         self._ok(operation, bool(answer.results[0][1]), answer.revision)
 
+    async def list(self, operation: Operation) -> None:
+        """A page of all keys, sometimes of an older revision."""
+        rng = self.rng
+        pinned = max(0, self.newest - rng.randrange(20)) if rng.random() < 0.5 else 0
+        operation.key = KEYS[0]
+        operation.argument = end, limit, _ = (KEYS_END, rng.choice((0, 1, 2)), pinned)
+        try:
+            answer = await self.kv.range(KEYS[0], end, limit=limit, revision=pinned)
+        except Compacted:
+            operation.failed(self.world.time())
+            return
+        pairs = [(pair.key, pair.value, pair.mod_revision) for pair in answer.kvs]
+        self._ok(operation, (pairs, answer.count, answer.more), answer.revision)
+
+    async def _back_up(self) -> None:
+        """While everything else goes on; a backup that is whole can be read."""
+        pieces: list[bytes] = []
+        with trio.move_on_after(2.0), contextlib.suppress(NotApplied, UnknownOutcome):
+            revision = await self.kv.save_snapshot(pieces.append)
+            found = Machine.restore(b"".join(pieces)).revision
+            assert found == revision, f"a backup of {revision} holds {found}"
+            self.world.note(f"backed up {revision}")
+
     async def _compact(self) -> None:
         revision = self.newest - self.rng.randrange(30)
         if revision <= 0:
@@ -154,8 +176,27 @@ class Caller:
             self.world.note("leadership was moved")
 
 
+WEIGHTS = {
+    "put": 5,
+    "get": 5,
+    "cas": 4,
+    "delete": 1,
+    "peek": 1,
+    "list": 1,
+    "pair": 1,
+    "compact": 0.3,
+    "back up": 0.1,
+    "move": 0.15,
+}
+"""How often a client does what, beside the others."""
+_CHORES: dict[str, Callable[[Caller], Awaitable[None]]] = {
+    "compact": lambda caller: caller._compact(),
+    "back up": lambda caller: caller._back_up(),
+    "move": lambda caller: caller._move_leader(),
+}
 _ACTIONS: dict[str, Callable[..., Awaitable[None]]] = {
     "put": Caller.put,
+    "list": Caller.list,
     "get": Caller.get,
     "peek": Caller.get,
     "cas": Caller.cas,
@@ -180,6 +221,8 @@ class Watcher:
     kv: KvClient
     key: bytes
     end: bytes
+    prev_kv: bool = False
+    no_put: bool = False
     segments: list[Segment] = attrs.field(factory=list)
 
     async def run(self, start: int = 1) -> None:
@@ -193,7 +236,12 @@ class Watcher:
 
     async def _watch(self, segment: Segment) -> None:
         async with self.kv.watch(
-            self.key, self.end, start_revision=segment.start, progress=True
+            self.key,
+            self.end,
+            start_revision=segment.start,
+            progress=True,
+            prev_kv=self.prev_kv,
+            no_put=self.no_put,
         ) as watch:
             async for batch in watch:
                 changes = [
@@ -201,10 +249,14 @@ class Watcher:
                         event.kv.mod_revision,
                         event.kv.key,
                         event.kv.value if event.type == "put" else None,
+                        event.kv.create_revision,
+                        event.prev_kv.value if event.prev_kv is not None else None,
                     )
                     for event in batch.events
                 ]
                 if changes:
+                    if changes[0].revision <= segment.shown_to:
+                        raise WatchViolation(f"{changes[0]} after all up to {segment.shown_to}")
                     segment.batches.append(changes)
                 segment.shown_to = max(segment.shown_to, batch.revision)
 
@@ -218,6 +270,21 @@ class Watcher:
     @property
     def shown_to(self) -> int:
         return self.segments[-1].shown_to if self.segments else 0
+
+    def check(self, changes: list[Change], compactions: Container[int]) -> None:
+        """Raise WatchViolation where it was shown anything else than what happened."""
+        for segment in self.segments:
+            check_watch(
+                segment.batches,
+                changes,
+                start=segment.start,
+                key=self.key,
+                end=None if self.end == FROM_KEY else self.end,
+                complete_to=segment.shown_to,
+                no_put=self.no_put,
+                previous=self.prev_kv,
+                compactions=compactions,
+            )
 
 
 ALL_KEYS = (FROM_KEY, FROM_KEY)
