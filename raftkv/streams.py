@@ -24,6 +24,7 @@ GONE = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 CROWDED_BYTES = 4 * 1024 * 1024
 CROWDED_MESSAGES = 8_192
+TURN_FLUSHES = 32
 
 
 def secured(
@@ -83,42 +84,47 @@ class Wakeup:
 
 
 class Flusher:
-    """Sends for many connections: one task is woken once for all replies that a turn gave.
+    """Sends for many connections: one task is woken once for all that a turn gave them.
 
     With a task for each connection, waking them would cost more than what they send. Their own
-    tasks (`Outbox.drain`) only help where a socket is full, or no plain socket. Whoever is about
-    to give many replies may hold it, and send them all himself with `release`.
+    tasks (`Outbox.drain`) only help where a socket is full, or no plain socket. A write to a
+    socket takes some microseconds, so with many of them others get their turn in between.
+
+    Whoever is about to give many replies may hold it, and send these himself with `release`.
     """
 
     __slots__ = ("_held", "_marked", "_wakeup")
 
     def __init__(self) -> None:
         self._marked: list[Outbox] = []
-        self._held = False
+        self._held: list[Outbox] | None = None
         self._wakeup = Wakeup()
 
     def mark(self, outbox: Outbox) -> None:
-        if not self._marked and not self._held:
+        if self._held is not None:
+            self._held.append(outbox)
+            return
+        if not self._marked:
             self._wakeup.set()
         self._marked.append(outbox)
 
     def hold(self) -> None:
-        self._held = True
+        self._held = []
 
     def release(self) -> None:
-        self._held = False
-        if self._marked:
-            self._flush()
-
-    def _flush(self) -> None:
-        marked, self._marked = self._marked, []
-        for outbox in marked:
+        held, self._held = self._held or (), None
+        for outbox in held:
             outbox.flush()
 
     async def run(self) -> None:
         while True:
             await self._wakeup.wait()
-            self._flush()
+            while self._marked:
+                turn, self._marked = self._marked[:TURN_FLUSHES], self._marked[TURN_FLUSHES:]
+                for outbox in turn:
+                    outbox.flush()
+                if self._marked:
+                    await trio.lowlevel.checkpoint()
 
 
 class Outbox:

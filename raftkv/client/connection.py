@@ -16,10 +16,19 @@ from typing import Any, Protocol
 import outcome
 import trio
 
+from raftkv.client.types import WatchBatch, event
+from raftkv.errors import KvError
 from raftkv.host import Address, Net, Tls
 from raftkv.streams import GONE, Outbox, receive, secured
 from raftkv.wire.framing import FrameReader, ProtocolError
-from raftkv.wire.protocol import MAX_FRAME_FROM_MEMBER, VERSION
+from raftkv.wire.protocol import (
+    CANCELED,
+    EVENTS,
+    MAX_FRAME_FROM_MEMBER,
+    PROGRESS_PUSH,
+    VERSION,
+    error_of,
+)
 
 __all__ = ["Attempt", "Connection", "ConnectionLost", "NotSent", "PushTarget"]
 
@@ -41,7 +50,9 @@ class NotSent(ConnectionLost):
 class PushTarget(Protocol):
     """A watch, as the connection sees it."""
 
-    def pushed(self, message: list[Any]) -> None: ...
+    def happened(self, batch: WatchBatch) -> None: ...
+    def progressed(self, revision: int) -> None: ...
+    def canceled(self, error: KvError) -> None: ...
     def connection_lost(self) -> None: ...
 
 
@@ -160,11 +171,26 @@ class Connection:
                 if task is not None and len(message) > 1:
                     trio.lowlevel.reschedule(task, outcome.Value(message[1]))
             elif len(message) >= 4:
-                watch = self.watches.get(message[1])
-                if watch is not None:
-                    watch.pushed(message)
+                self._pushed(message)
             else:
                 log.warning("address=%s said: %s", self.address, message[1:])
+
+    def _pushed(self, message: list[Any]) -> None:
+        """Hand a push to its watches; they share what is in it."""
+        _, ids, kind, content, *rows = message
+        known = map(self.watches.get, ids if type(ids) is list else (ids,))
+        watches = [watch for watch in known if watch is not None]
+        if kind == EVENTS and rows:
+            batch = WatchBatch(content, [event(row) for row in rows[0]])
+            for watch in watches:
+                watch.happened(batch)
+        elif kind == PROGRESS_PUSH:
+            for watch in watches:
+                watch.progressed(content)
+        elif kind == CANCELED:
+            error = error_of(content)
+            for watch in watches:
+                watch.canceled(error)
 
     async def _guard(self, scope: trio.CancelScope) -> None:
         """Notice a connection that has gone silent."""

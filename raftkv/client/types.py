@@ -59,7 +59,10 @@ class Event(NamedTuple):
 
 
 class WatchBatch(NamedTuple):
-    """Events of whole revisions up to `revision`; none of them: news of progress."""
+    """Events of whole revisions up to `revision`; none of them: news of progress.
+
+    Watches of one range may share it: don't change the list.
+    """
 
     revision: int
     events: list[Event]

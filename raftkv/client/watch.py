@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
 from raftkv.client.connection import Connection, ConnectionLost
-from raftkv.client.types import WatchBatch, event
-from raftkv.errors import Compacted, KvError, LeaderChanged, NotApplied, from_wire
-from raftkv.wire.protocol import CANCELED, EVENTS, PROGRESS_PUSH, is_error, raise_error
+from raftkv.client.types import WatchBatch
+from raftkv.errors import Compacted, KvError, LeaderChanged, NotApplied
+from raftkv.streams import Wakeup
+from raftkv.wire.protocol import is_error, raise_error
 
 if TYPE_CHECKING:
     from raftkv.client.client import KvClient
@@ -46,7 +47,7 @@ class Watch:
         self._buffer: deque[WatchBatch] = deque()
         self._buffered = 0
         self._error: KvError | None = None
-        self._news = trio.Event()
+        self._news = Wakeup()
         self._progress_wanted = False
 
     @property
@@ -75,7 +76,6 @@ class Watch:
             if self._connection is None:
                 await self.open()
                 continue
-            self._news = trio.Event()
             await self._news.wait()
 
     async def open(self) -> None:
@@ -128,24 +128,22 @@ class Watch:
 
     # --- for its connection ---------------------------------------------------------------------
 
-    def pushed(self, message: list[Any]) -> None:
-        kind = message[2]
-        if kind == EVENTS and len(message) == 5:
-            revision, rows = message[3], message[4]
-            self._next = revision + 1
-            self._put(WatchBatch(revision, [event(row) for row in rows]))
-        elif kind == PROGRESS_PUSH:
-            # Bookmarks: nothing at or below this revision is still to come.
-            self._progress_wanted = False
-            self._next = max(self._next, message[3] + 1)
-            self._put(WatchBatch(message[3], []))
-        elif kind == CANCELED:
-            result = message[3]
-            self._error = from_wire(result[1], result[2], result[3] if len(result) > 3 else ())
-            if not isinstance(self._error, Compacted) and self._connection is not None:
-                self._client.avoid(self._connection)
-            self._detach()
-            self._news.set()
+    def happened(self, batch: WatchBatch) -> None:
+        self._next = batch.revision + 1
+        self._put(batch)
+
+    def progressed(self, revision: int) -> None:
+        """Nothing at or below this revision is still to come."""
+        self._progress_wanted = False
+        self._next = max(self._next, revision + 1)
+        self._put(WatchBatch(revision, []))
+
+    def canceled(self, error: KvError) -> None:
+        self._error = error
+        if not isinstance(error, Compacted) and self._connection is not None:
+            self._client.avoid(self._connection)
+        self._detach()
+        self._news.set()
 
     def connection_lost(self) -> None:
         if self._connection is not None:

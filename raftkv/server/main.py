@@ -160,6 +160,26 @@ class Server:
     def is_leader(self) -> bool:
         return self.replica.is_leader
 
+    @property
+    def leader(self) -> int:
+        """The leader's id as far as known, else 0."""
+        return self.replica.node.leader
+
+    @property
+    def term(self) -> int:
+        return self.replica.node.term
+
+    @property
+    def revision(self) -> int:
+        """The store's, here and now."""
+        return self.replica.machine.revision
+
+    def open_local(self) -> trio.abc.Stream:
+        """A client's connection from within this process; no TLS."""
+        ours, theirs = trio.socket.socketpair()
+        self.sessions.attach(trio.SocketStream(theirs))
+        return trio.SocketStream(ours)
+
     def status(self) -> dict[str, Any]:
         return status(self)
 
@@ -202,6 +222,7 @@ class Server:
         replica = self.replica
         self.roster.refresh(replica.node.configuration, replica.machine.members)
         nursery.start_soon(self.replica.run)
+        nursery.start_soon(self.replica.watches.tell)
         nursery.start_soon(self.replica.watches.catch_up)
         nursery.start_soon(self.snapshots.run, self.inbox.wake)
         nursery.start_soon(self._hashes.run)

@@ -21,7 +21,8 @@ unique among its requests in flight; any number may be in flight, and replies co
 | `leases` | | `[revision, ids]` |
 | `watch` | watch id, key, end, start revision, options | `[revision]`: created |
 | `watch_cancel` | watch id | `[revision]`: no push of that watch comes after it |
-| `watch_progress` | watch id | `[revision]`; a progress push follows when the watch is synced |
+| `watch_progress` | watch id | `[revision]`; a progress push follows when the watch is synced; \
+with the id -1: when all of this connection are |
 | `status` | | `[map]` |
 | `hash` | revision or 0 | `[revision, compacted revision, checksum]` of this member's own state |
 | `snapshot_open` | | `[revision]`: a backup of this member's state now, one a connection |
@@ -47,7 +48,8 @@ the rest asks from behind the last key, at the same revision.
 | `[0, watch id, "canceled", error]` | the watch is over |
 
 An event is `[type, kv, previous kv or nil]`, type "put" or "delete"; the events of one revision
-are never split over two pushes.
+are never split over two pushes. Where several watches of a connection are told the same events,
+an array of their ids may stand for the watch id.
 
 **Member to member**: one stream from each member to each other one, over which only the one who
 opened it sends Raft messages (`raftkv.raft.messages.to_wire`), and a second one for snapshots.
@@ -64,6 +66,7 @@ from typing import Any, Final
 from raftkv.errors import KvError, from_wire, to_wire
 
 __all__ = [
+    "ALL_WATCHES",
     "CANCELED",
     "COUNT_ONLY",
     "EVENTS",
@@ -79,6 +82,7 @@ __all__ = [
     "SERIALIZABLE",
     "VERSION",
     "WRITES",
+    "error_of",
     "error_result",
     "is_error",
     "raise_error",
@@ -106,6 +110,9 @@ NO_PUT: Final = 2
 NO_DELETE: Final = 4
 PROGRESS: Final = 8
 
+ALL_WATCHES: Final = -1
+"""As the id in `watch_progress` and its push: all watches of the connection."""
+
 # kinds of push
 EVENTS: Final = "events"
 PROGRESS_PUSH: Final = "progress"
@@ -121,6 +128,11 @@ def is_error(result: Any) -> bool:
     return type(result) is list and len(result) >= 3 and result[0] == "error"
 
 
+def error_of(result: list[Any]) -> KvError:
+    """The error in a result for which `is_error` holds."""
+    return from_wire(*result[1:4])
+
+
 def raise_error(result: list[Any]) -> None:
-    """The error of a result for which `is_error` holds, raised."""
-    raise from_wire(result[1], result[2], result[3] if len(result) > 3 else ())
+    """The same, raised."""
+    raise error_of(result)
