@@ -1,7 +1,7 @@
 """Golden traces: a story of commands with the complete structured output after each.
 
 A story is a text file. Lines that begin with `$ ` are commands, `#` are remarks; all else is output
-and is compared. `REWRITE_GOLDEN=1 pytest tests/raft/test_golden.py` writes the files anew; the diff
+and is compared. `pytest tests/raft/test_golden.py --regenerate-traces` writes the files anew; the diff
 is then to be read, line by line. `$ quietly COMMAND` shows nothing (well-known beginnings).
 
     $ voters 1 2 3 [option=number ...]      $ join 4          $ restart 1   (unsynced: lost)
@@ -10,7 +10,8 @@ is then to be read, line by line. `$ quietly COMMAND` shows nothing (well-known 
     $ take 1        $ persist 1             $ run 1           (take and persist until all is done)
     $ deliver 2     $ drop 2                $ settle [1 2 3]
     $ cut 1 2       $ heal                  $ snapshot 1 [keep_behind]
-    $ unreachable 1 2                       $ status 1 2 3
+    $ unreachable 1 2                       $ snapshot-sent 1 3 ok|failed
+    $ gone 3 1 (1's connection ended at 3)  $ status 1 2 3
 """
 
 from __future__ import annotations
@@ -127,6 +128,12 @@ class Story:
     def unreachable(self, member: str, peer: str) -> None:
         self.cluster.nodes[int(member)].report_unreachable(int(peer))
 
+    def snapshot_sent(self, member: str, peer: str, fate: str) -> None:
+        self.cluster.nodes[int(member)].report_snapshot(int(peer), fate == "ok")
+
+    def gone(self, member: str, peer: str) -> None:
+        self.cluster.nodes[int(member)].report_gone(int(peer))
+
     def status(self, *members: str) -> None:
         for member in members:
             s = self.cluster.nodes[int(member)].status()
@@ -204,5 +211,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "heal": Story.heal,
     "snapshot": Story.snapshot,
     "unreachable": Story.unreachable,
+    "snapshot-sent": Story.snapshot_sent,
+    "gone": Story.gone,
     "status": Story.status,
 }
