@@ -1,7 +1,7 @@
 """Golden traces: a story of commands with the complete structured output after each.
 
 A story is a text file. Lines that begin with `$ ` are commands, `#` are remarks; all else is output
-and is compared. `pytest tests/raft/test_golden.py --regenerate-traces` writes the files anew; then the
+and is compared. `pytest tests/raft/test_golden.py --regenerate-traces` writes them anew; then the
 diff is to be read, line by line. `$ quietly COMMAND` shows nothing (well-known beginnings).
 
     $ voters 1 2 3 [option=number ...]      $ join 4          $ restart 1   (unsynced: lost)
