@@ -1,4 +1,4 @@
-"""`k8slite image load | list | rm`: the images that nodes have without a registry."""
+"""`k8slite image pull | load | list | rm`: the images that nodes have."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["add_commands"]
 def add_commands(commands: Any) -> None:
     parser = commands.add_parser(
         "image",
-        help="load, list and remove images",
-        description="The images of a cluster: all its nodes have them, no registry is asked.",
+        help="pull, load, list and remove images",
+        description="The images of a cluster: all its nodes have them.",
     )
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     load = actions.add_parser(
@@ -29,13 +29,25 @@ def add_commands(commands: Any) -> None:
     load.add_argument("--as", dest="reference", default="", metavar="NAME", help="its name, where "
                       "the archive has none")  # fmt: skip
     load.set_defaults(run=_load)
+    pull = actions.add_parser(
+        "pull",
+        help="fetch one from its registry",
+        description="Fetch an image from its registry, with the users and passwords of "
+        "~/.docker/config.json. A registry on this machine (localhost:5000/...) needs no TLS.",
+    )
+    pull.add_argument("image", metavar="IMAGE", help="its name, with tag or digest")
+    pull.add_argument("--username", default="", help="another user than docker's")
+    pull.add_argument(
+        "--password-stdin", action="store_true", help="read that user's password from stdin"
+    )
+    pull.set_defaults(run=_pull)
     show = actions.add_parser("list", help="list them")
     add_output(show)
     show.set_defaults(run=_list)
     remove = actions.add_parser("rm", help="remove one")
     remove.add_argument("image", metavar="IMAGE", help="its name or id")
     remove.set_defaults(run=_remove)
-    for each in (load, show, remove):
+    for each in (load, pull, show, remove):
         add_name(each)
 
 
@@ -56,6 +68,32 @@ def _load(arguments: argparse.Namespace) -> int:
         raise CommandFailed(f"{arguments.path} cannot be loaded: {words}") from error
     for image in images:
         print(f"loaded {', '.join(image.names) or image.id}")
+    return 0
+
+
+def _pull(arguments: argparse.Namespace) -> int:
+    import trio
+
+    from k8slite.cli.pulling import Bars, credentials_for
+    from k8slite.kubelet.images.pull import PullFailed, pull
+    from k8slite.kubelet.images.reference import InvalidReference, parse_reference
+    from raftkv.os_host import TcpNet
+
+    if bool(arguments.username) != arguments.password_stdin:
+        raise CommandFailed("--username and --password-stdin go together")
+    try:
+        reference = parse_reference(arguments.image)
+    except InvalidReference as error:
+        raise CommandFailed(str(error)) from error
+    password = sys.stdin.readline().rstrip("\n") if arguments.password_stdin else ""
+    credentials = credentials_for(reference.repository, arguments.username, password)
+    store = _store(arguments)
+    with Bars(sys.stderr) as bars:
+        try:
+            image = trio.run(pull, store, reference, credentials, TcpNet(), bars.show)
+        except PullFailed as failure:
+            raise CommandFailed(str(failure)) from failure
+    print(f"pulled {reference} ({image.digest})")
     return 0
 
 

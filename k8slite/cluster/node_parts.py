@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -13,6 +14,7 @@ __all__ = ["open_kubelet"]
 @asynccontextmanager
 async def open_kubelet(context: Context) -> AsyncIterator[Running]:
     from k8slite.kubelet.config import KubeletConfig, KubeletTimings
+    from k8slite.kubelet.images.puller import docker_config_path
     from k8slite.kubelet.images.store import ImageStore
     from k8slite.kubelet.kubelet import open_kubelet
     from k8slite.kubelet.network import LoopbackNetwork
@@ -41,6 +43,7 @@ async def open_kubelet(context: Context) -> AsyncIterator[Running]:
         pod_cidr=pod_cidr,
         cluster_dns=(place.dns_address,) if spec.bridged and spec.proxy != "none" else (),
         provider_id=f"k8slite://{spec.name}/{context.component.node}",
+        docker_config=docker_config_path(),
         timings=KubeletTimings(
             node_status=timings.node_status,
             lease=timings.node_lease_renew,
@@ -50,9 +53,19 @@ async def open_kubelet(context: Context) -> AsyncIterator[Running]:
     images = ImageStore(context.layout.images)
     async with AsyncExitStack() as stack:
         runtime = await stack.enter_async_context(
-            open_runtime(spec.runtime, root, context.host, images)
+            open_runtime(spec.runtime, root, context.host, images, _registry_command(spec.bridged))
         )
         kubelet = await stack.enter_async_context(
             open_kubelet(config, context.host, runtime, network)
         )
         yield Running(lambda: {"pods": len(kubelet.pods()), "runtime": spec.runtime})
+
+
+def _registry_command(bridged: bool) -> list[str]:
+    """Images are pulled in the machine's own network, where our parent, the zygote, lives: also
+    from a registry at its localhost."""
+    if not bridged:
+        return []
+    from k8slite.network.namespaces import command_inside
+
+    return command_inside(f"/proc/{os.getppid()}/ns/net", [])

@@ -64,6 +64,8 @@ class KubeletConfig:
     cluster_domain: str = "cluster.local"
     version: str = VERSION
     provider_id: str = ""
+    docker_config: str = ""
+    """A docker `config.json` with credentials of the node's own; it need not exist."""
     service_links: bool = True
     """Watch Services for the variables of containers; hollow nodes go without."""
     serve: bool = True

@@ -15,10 +15,11 @@ from k8slite.kubelet.context import Context
 from k8slite.kubelet.environment import make_environment, references, service_variables
 from k8slite.kubelet.expansion import expand
 from k8slite.kubelet.hooks import run_hook
-from k8slite.kubelet.images.reference import InvalidReference, parse_reference
 from k8slite.kubelet.objects import fetch
 from k8slite.kubelet.pod_volumes import PodVolumes
 from k8slite.kubelet.pods import Observed, init_containers, spec_hash
+from k8slite.kubelet.problem import StartProblem
+from k8slite.kubelet.pulling import ensure_image
 from k8slite.kubelet.resources import resources_of, security_of
 from k8slite.kubelet.runtime.interface import (
     ConfigFailure,
@@ -31,16 +32,6 @@ from k8slite.kubelet.runtime.interface import (
 )
 
 
-class StartProblem(Exception):
-    """`reason` and `message` as the status shows them; `image`: it was the image's fault."""
-
-    def __init__(self, reason: str, message: str, *, image: bool = False) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.message = message
-        self.image = image
-
-
 @attrs.frozen
 class Starter:
     context: Context
@@ -48,8 +39,9 @@ class Starter:
 
     async def start(self, pod: Obj, container: Obj, attempt: int, sandbox: SandboxStatus) -> None:
         """Raises StartProblem."""
-        await self._pull(pod, container)
         runtime, name = self.context.runtime, container["name"]
+        policy = container.get("imagePullPolicy", "IfNotPresent")
+        await ensure_image(self.context, pod, container["image"], policy, name)
         try:
             config = await self._configure(pod, container, attempt, sandbox)
         except (ConfigFailure, OSError, *REQUEST_ERRORS) as error:
@@ -75,39 +67,6 @@ class Starter:
     def _problem(self, pod: Obj, name: str, reason: str, message: str) -> StartProblem:
         self.context.event(pod, "Warning", "Failed", f"Error: {message}", name)
         return StartProblem(reason, message)
-
-    async def _pull(self, pod: Obj, container: Obj) -> None:
-        context, name, image = self.context, container["name"], container["image"]
-        try:
-            parse_reference(image)
-        except InvalidReference as error:
-            context.event(pod, "Warning", "InspectFailed", str(error), name)
-            context.event(pod, "Warning", "Failed", "Error: InvalidImageName", name)
-            raise StartProblem("InvalidImageName", str(error), image=True) from None
-        policy = container.get("imagePullPolicy", "IfNotPresent")
-        found = await context.runtime.image_status(image)
-        if found is not None and policy != "Always":
-            text = f'Container image "{image}" already present on machine'
-            context.event(pod, "Normal", "Pulled", text, name)
-            return
-        if policy == "Never":
-            text = f'Container image "{image}" is not present with pull policy of Never'
-            context.event(pod, "Warning", "ErrImageNeverPull", text, name)
-            context.event(pod, "Warning", "Failed", "Error: ErrImageNeverPull", name)
-            raise StartProblem("ErrImageNeverPull", text, image=True)
-        context.event(pod, "Normal", "Pulling", f'Pulling image "{image}"', name)
-        try:
-            pulled = await context.runtime.pull_image(image)
-        except RuntimeFailure as error:
-            text = f'Failed to pull image "{image}": {error}'
-            context.event(pod, "Warning", "Failed", text, name)
-            context.event(pod, "Warning", "Failed", "Error: ErrImagePull", name)
-            raise StartProblem("ErrImagePull", str(error), image=True) from None
-        text = (
-            f'Successfully pulled image "{image}" in 0s (0s including waiting). '
-            f"Image size: {pulled.size_bytes} bytes."
-        )
-        context.event(pod, "Normal", "Pulled", text, name)
 
     async def _configure(
         self, pod: Obj, container: Obj, attempt: int, sandbox: SandboxStatus

@@ -47,12 +47,13 @@ from k8slite.kubelet.pods import (
 )
 from k8slite.kubelet.probes.machine import ProbeKind
 from k8slite.kubelet.probes.manager import ProbeManager
+from k8slite.kubelet.problem import StartProblem
 from k8slite.kubelet.runtime.interface import (
     ContainerState,
     RuntimeFailure,
     SandboxConfig,
 )
-from k8slite.kubelet.starter import Starter, StartProblem
+from k8slite.kubelet.starter import Starter
 from k8slite.kubelet.status import OWN_FIELDS, Facts, make_status
 from k8slite.kubelet.termination import stop_containers
 from k8slite.kubelet.volume_files import remove_pod_directory

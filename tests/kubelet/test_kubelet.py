@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
+import json
 from functools import partial
 from typing import Any
 
@@ -10,8 +12,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from k8slite.api.kinds import LEASES, NODES, PODS
+from k8slite.api.kinds import LEASES, NODES, PODS, SECRETS
 from k8slite.api.meta import Obj
+from k8slite.kubelet.images.credentials import Credential
 from k8slite.kubelet.runtime.fake import Life, open_fake_runtime
 from netsim.world import World, run
 from tests.kubelet.world import KubeletApi, Node, container, open_fake_node, open_node, pod
@@ -288,6 +291,31 @@ async def test_missing_images_say_so(autojump_clock: MockClock) -> None:
         assert node.status()["phase"] == "Pending"
         runtime.missing_images.clear()
         await node.until(lambda: "running" in node.state(number=1), 60)
+
+
+async def test_pull_secrets_and_policies(autojump_clock: MockClock) -> None:
+    auths = {"quay.io/team": {"username": "ann", "password": "p"}, "other.io": {"username": "x"}}
+    data = base64.b64encode(json.dumps({"auths": auths}).encode()).decode()
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "mine", "namespace": "default"},
+        "type": "kubernetes.io/dockerconfigjson",
+        "data": {".dockerconfigjson": data},
+    }
+    async with open_fake_node() as (node, runtime):
+        node.api.add(SECRETS, secret)
+        always = container("a", image="quay.io/team/app", imagePullPolicy="Always")
+        present = container("b", image="quay.io/team/other")
+        secrets = [{"name": "mine"}, {"name": "absent"}]
+        node.api.add(PODS, pod(containers=[always, present], imagePullSecrets=secrets))
+        await node.until(lambda: node.status()["phase"] == "Running")
+        assert runtime.pulls == [("quay.io/team/app", (Credential("ann", "p"),))]
+        told = dict(node.api.events())
+        assert "(absent)" in told["FailedToRetrieveImagePullSecret"]
+        assert 'Successfully pulled image "quay.io/team/app"' in " ".join(
+            message for reason, message in node.api.events() if reason == "Pulled"
+        )
 
 
 async def test_a_missing_config_map_is_waited_for(autojump_clock: MockClock) -> None:

@@ -224,7 +224,7 @@ async def test_images_that_are_not_here(kind: str, tmp_path: Path) -> None:
         sandbox = await bench.sandbox()
         assert await bench.runtime.image_status("nginx") is None
         with pytest.raises(RuntimeFailure, match="k8slite image load"):
-            await bench.runtime.pull_image("nginx")
+            await bench.runtime.pull_image("localhost:1/nginx")
         with pytest.raises(ImageMissing):
             await bench.create(sandbox, "true", image="nginx")
         found = await bench.runtime.image_status("busybox")

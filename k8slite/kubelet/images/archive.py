@@ -144,10 +144,7 @@ class Archive:
         for entry in index["manifests"]:
             notes = entry.get("annotations") or {}
             own = names or tuple(notes[key] for key in REF_NAMES if key in notes)[:1]
-            where = entry.get("platform") or {}
-            if where.get("architecture", architecture()) != architecture():
-                continue
-            if where.get("os", "linux") != "linux":
+            if not is_for_us(entry):
                 continue
             document = self.json(blob_path(entry["digest"]), entry["digest"])
             if "manifests" in document:
@@ -257,6 +254,14 @@ def _normal(path: PurePosixPath) -> str:
 def architecture() -> str:
     machine = platform.machine()
     return ARCHITECTURES.get(machine, machine)
+
+
+def is_for_us(entry: dict[str, Any]) -> bool:
+    """Whether a list's manifest is for this machine; what names no platform is for all."""
+    where = entry.get("platform") or {}
+    if where.get("os", "linux") != "linux":
+        return False
+    return bool(where.get("architecture", architecture()) == architecture())
 
 
 def blob_path(digest: str) -> str:

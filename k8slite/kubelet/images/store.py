@@ -1,10 +1,12 @@
-"""The images at hand: loaded from archives, or built in.
+"""The images at hand: pulled from registries, loaded from archives, or built in.
 
 Owns one directory, which all kubelets of a cluster on this machine share:
 
     images/HEX.json       one image: names, configuration, layers from the lowest up
     layers/HEX/           one unpacked layer, named by the digest of its tar
     temporary/            what is being made; renamed into place when whole
+    locks/                held by who pulls an image
+    used/NODE.json        which images a node's containers use, and until when they did
 
 Every change is one rename, so that several processes may read and load at the same time. Nothing
 unpacked is ever written again: containers get an overlay on top.
@@ -47,7 +49,8 @@ class ImageConfig:
 @attrs.frozen
 class StoredImage:
     """`layers` are directories, the lowest first; `programs` go in front of PATH where a process
-    runs without the image's root (built-in image only)."""
+    runs without the image's root (built-in image only). `pulled`: it came from a registry, which
+    has it under `digest`."""
 
     id: str
     digest: str
@@ -56,6 +59,13 @@ class StoredImage:
     config: ImageConfig
     layers: tuple[Path, ...]
     programs: str = ""
+    pulled: bool = False
+
+    def reference_of(self, name: str) -> str:
+        """What a container's status tells of it: where it can be had again, else its id."""
+        if not self.pulled:
+            return self.id
+        return f"{parse_reference(name).repository}@{self.digest}"
 
 
 def config_of(document: dict[str, Any]) -> ImageConfig:
@@ -88,11 +98,12 @@ class ImageStore:
     """All calls are synchronous file work; slow ones (`load`) belong in a thread."""
 
     def __init__(self, directory: str | Path) -> None:
-        self._directory = Path(directory).absolute()
-        self._images = self._directory / "images"
-        self._layers = self._directory / "layers"
-        self._temporary = self._directory / "temporary"
-        for path in (self._images, self._layers, self._temporary):
+        self.directory = Path(directory).absolute()
+        self._images = self.directory / "images"
+        self._layers = self.directory / "layers"
+        self.temporary = self.directory / "temporary"
+        self.locks = self.directory / "locks"
+        for path in (self._images, self._layers, self.temporary, self.locks):
             path.mkdir(parents=True, exist_ok=True)
         self._root = os.geteuid() == 0
         self._cache: tuple[list[tuple[str, int, int]], list[StoredImage]] | None = None
@@ -125,6 +136,7 @@ class ImageStore:
             size_bytes=stored["size_bytes"],
             config=config_of({"config": stored["config"]}),
             layers=tuple(self._layers / name for name in stored["layers"]),
+            pulled=stored.get("pulled", False),
         )
 
     def resolve(self, text: str) -> StoredImage | None:
@@ -143,10 +155,24 @@ class ImageStore:
             return self.builtin(reference)
         return None
 
+    def by_digest(self, digest: str) -> StoredImage | None:
+        """The image that was pulled with that digest."""
+        return next((i for i in self.images() if i.pulled and i.digest == digest), None)
+
+    def has_layer(self, diff_id: str) -> bool:
+        return self._layer(diff_id).is_dir()
+
+    def _layer(self, diff_id: str) -> Path:
+        return self._layers / diff_id.removeprefix("sha256:")[:32]
+
+    def is_whole(self, image: StoredImage) -> bool:
+        """Whether all its layers are there."""
+        return all(layer.is_dir() for layer in image.layers)
+
     def builtin(self, reference: Reference) -> StoredImage | None:
         """The image made of this machine's own busybox; it answers to any tag."""
         if self._builtin is None:
-            layer = make_builtin(self._layers, self._temporary)
+            layer = make_builtin(self._layers, self.temporary)
             self._builtin = StoredImage(
                 id=f"sha256:{layer.digest}",
                 digest="",
@@ -168,8 +194,9 @@ class ImageStore:
 
     # ------------------------------------------------------------ changing
 
-    def load(self, path: str | Path, *, name: str = "") -> list[StoredImage]:
-        """Load all images of an archive; `name` names one that has no name of its own.
+    def load(self, path: str | Path, *, name: str = "", pulled: str = "") -> list[StoredImage]:
+        """Load all images of an archive; `name` names one that has no name of its own. `pulled`:
+        the digest under which a registry has it.
 
         Layers that are there already are not unpacked again. Raises OSError, BadArchive,
         InvalidReference; then nothing has changed.
@@ -182,16 +209,20 @@ class ImageStore:
                 if not given:
                     raise BadArchive(f"{path}: an image without a name; give it one with --name")
                 names = tuple(str(parse_reference(text)) for text in given)
-                loaded.append(self._load_image(archive, source, names))
+                loaded.append(self._load_image(archive, source, names, pulled))
         return loaded
 
+    def add_name(self, image: StoredImage, reference: Reference) -> StoredImage:
+        """One more name for an image; it moves there."""
+        return self._name(image, (str(reference),))
+
     def _load_image(
-        self, archive: Archive, source: ImageSource, names: tuple[str, ...]
+        self, archive: Archive, source: ImageSource, names: tuple[str, ...], pulled: str
     ) -> StoredImage:
         config_of(source.config)  # refuse before unpacking
         layers, size = [], 0
         for layer in source.layers:
-            directory = self._layers / layer.diff_id.removeprefix("sha256:")[:32]
+            directory = self._layer(layer.diff_id)
             if not directory.exists():
                 with self._making() as temporary:
                     with archive.open_layer(layer) as stream:
@@ -210,31 +241,38 @@ class ImageStore:
                     self._place(temporary / "content", directory)
             with contextlib.suppress(FileNotFoundError, ValueError):
                 size += int(directory.with_suffix(".size").read_text())
-            layers.append(directory.name)
-        for other in self.images():  # a name moves to the newest image
-            if other.id != source.id and set(other.names) & set(names):
-                kept = tuple(n for n in other.names if n not in names)
-                self._write(attrs.evolve(other, names=kept), [p.name for p in other.layers])
-        mine = self._read(self._images / f"{source.id.removeprefix('sha256:')}.json")
-        merged = tuple(dict.fromkeys((*names, *(mine.names if mine else ()))))
+            layers.append(directory)
         image = StoredImage(
             id=source.id,
-            digest=source.digest,
-            names=merged,
+            digest=pulled or source.digest,
+            names=(),
             size_bytes=size,
             config=config_of(source.config),
-            layers=tuple(self._layers / layer for layer in layers),
+            layers=tuple(layers),
+            pulled=bool(pulled),
         )
-        self._write(image, layers)
+        return self._name(image, names)
+
+    def _name(self, image: StoredImage, names: tuple[str, ...]) -> StoredImage:
+        """Write the image under these names and those that it has."""
+        for other in self.images():  # a name moves to the newest image
+            if other.id != image.id and set(other.names) & set(names):
+                kept = tuple(n for n in other.names if n not in names)
+                self._write(attrs.evolve(other, names=kept))
+        mine = self._read(self._images / f"{image.id.removeprefix('sha256:')}.json")
+        merged = tuple(dict.fromkeys((*names, *(mine.names if mine else ()))))
+        image = attrs.evolve(image, names=merged)
+        self._write(image)
         return image
 
-    def _write(self, image: StoredImage, layers: list[str]) -> None:
+    def _write(self, image: StoredImage) -> None:
         document = {
             "id": image.id,
             "digest": image.digest,
             "names": image.names,
             "size_bytes": image.size_bytes,
-            "layers": layers,
+            "layers": [path.name for path in image.layers],
+            "pulled": image.pulled,
             "config": {
                 "Entrypoint": image.config.entrypoint,
                 "Cmd": image.config.command,
@@ -251,7 +289,7 @@ class ImageStore:
 
     @contextlib.contextmanager
     def _making(self) -> Any:
-        path = Path(tempfile.mkdtemp(dir=self._temporary))
+        path = Path(tempfile.mkdtemp(dir=self.temporary))
         try:
             yield path
         finally:
@@ -276,7 +314,7 @@ class ImageStore:
         gone = text if text in (image.id, image.id[7:]) else str(parse_reference(text))
         kept = tuple(name for name in image.names if name != gone)
         if kept and gone in image.names:
-            self._write(attrs.evolve(image, names=kept), [path.name for path in image.layers])
+            self._write(attrs.evolve(image, names=kept))
             return True
         (self._images / f"{image.id.removeprefix('sha256:')}.json").unlink(missing_ok=True)
         self._cache = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -18,15 +18,24 @@ RUNTIMES = ("oci", "process", "fake")
 
 @asynccontextmanager
 async def open_runtime(
-    name: str, root_dir: str | Path, host: Host, images: ImageStore
+    name: str,
+    root_dir: str | Path,
+    host: Host,
+    images: ImageStore,
+    registry_command: Sequence[str] = (),
 ) -> AsyncGenerator[Runtime]:
-    """The runtime of that name (of RUNTIMES). Raises RuntimeFailure when it cannot be had here,
+    """The runtime of that name (of RUNTIMES). `registry_command`: a way into the network where
+    registries are, where it is another. Raises RuntimeFailure when it cannot be had here,
     ValueError for another name."""
     if name == "oci":
-        async with open_oci_runtime(root_dir, host, images) as oci:
+        async with open_oci_runtime(
+            root_dir, host, images, registry_command=registry_command
+        ) as oci:
             yield oci
     elif name == "process":
-        async with open_process_runtime(root_dir, host, images) as process:
+        async with open_process_runtime(
+            root_dir, host, images, registry_command=registry_command
+        ) as process:
             yield process
     elif name == "fake":
         async with open_fake_runtime(host) as fake:

@@ -8,13 +8,14 @@ one function, `Life` from its configuration, so that a test may script it.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import attrs
 import trio
 
 from k8slite.client.background import open_background
+from k8slite.kubelet.images.credentials import Credential
 from k8slite.kubelet.runtime.interface import (
     EVENTS_MAX,
     ContainerConfig,
@@ -118,6 +119,8 @@ class FakeRuntime:
         self._containers: dict[str, _Container] = {}
         self._by_pod: dict[str, dict[str, _Container]] = {}
         self.missing_images: set[str] = set()
+        self.pulls: list[tuple[str, tuple[Credential, ...]]] = []
+        """Every pull that was asked for."""
 
     def _changed(self, pod_uid: str) -> None:
         try:
@@ -298,7 +301,8 @@ class FakeRuntime:
             return None
         return Image(f"fake://{image}", (image,), 0)
 
-    async def pull_image(self, image: str) -> Image:
+    async def pull_image(self, image: str, credentials: Sequence[Credential] = ()) -> Image:
+        self.pulls.append((image, tuple(credentials)))
         found = await self.image_status(image)
         if found is None:
             raise StartFailure(f"image {image} is not to be had")

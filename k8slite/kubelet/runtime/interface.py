@@ -17,11 +17,13 @@ Rules every runtime keeps (tests/kubelet/test_runtimes.py holds all of them to i
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import attrs
 import trio
+
+from k8slite.kubelet.images.credentials import Credential
 
 EVENTS_MAX = 1024
 
@@ -334,8 +336,8 @@ class Runtime(Protocol):
 
     async def image_status(self, image: str) -> Image | None: ...
 
-    async def pull_image(self, image: str) -> Image:
-        """Raises RuntimeFailure with the reason."""
+    async def pull_image(self, image: str, credentials: Sequence[Credential] = ()) -> Image:
+        """As its registry has it now; `credentials` are tried in turn. Raises RuntimeFailure."""
         ...
 
     async def list_images(self) -> list[Image]: ...

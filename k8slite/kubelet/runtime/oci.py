@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -182,7 +182,12 @@ def _escape(path: Path) -> str:
 
 @asynccontextmanager
 async def open_oci_runtime(
-    root_dir: str | Path, host: Host, images: ImageStore, *, binary: str = ""
+    root_dir: str | Path,
+    host: Host,
+    images: ImageStore,
+    *,
+    binary: str = "",
+    registry_command: Sequence[str] = (),
 ) -> AsyncGenerator[ShimRuntime]:
     """The `oci` runtime with its state in `ROOT_DIR/runtime`; needs root.
 
@@ -191,7 +196,7 @@ async def open_oci_runtime(
     if os.geteuid() != 0:
         raise RuntimeFailure("the oci runtime needs root; use --runtime process without")
     backend = OciBackend(Path(os.path.abspath(root_dir)), binary or find_oci())  # noqa: ASYNC240
-    async with open_shim_runtime(root_dir, host, images, backend) as runtime:
+    async with open_shim_runtime(root_dir, host, images, backend, registry_command) as runtime:
         yield runtime
 
 

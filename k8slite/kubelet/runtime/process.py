@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -134,8 +134,9 @@ def _is_termination(config: ContainerConfig, path: str) -> bool:
 
 @asynccontextmanager
 async def open_process_runtime(
-    root_dir: str | Path, host: Host, images: ImageStore
+    root_dir: str | Path, host: Host, images: ImageStore, *, registry_command: Sequence[str] = ()
 ) -> AsyncGenerator[ShimRuntime]:
     """The `process` runtime with its state in `ROOT_DIR/runtime`."""
-    async with open_shim_runtime(root_dir, host, images, ProcessBackend(images)) as runtime:
+    backend = ProcessBackend(images)
+    async with open_shim_runtime(root_dir, host, images, backend, registry_command) as runtime:
         yield runtime

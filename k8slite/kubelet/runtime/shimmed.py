@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import signal
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,9 +21,12 @@ import attrs
 import trio
 
 from k8slite.client.background import open_background
+from k8slite.kubelet.images.credentials import Credential
+from k8slite.kubelet.images.puller import Puller
 from k8slite.kubelet.images.store import ImageStore, StoredImage
 from k8slite.kubelet.runtime.attach import attach
 from k8slite.kubelet.runtime.execute import Exec, run_command
+from k8slite.kubelet.runtime.images import Images
 from k8slite.kubelet.runtime.interactive import run_interactive
 from k8slite.kubelet.runtime.interface import (
     EVENTS_MAX,
@@ -109,7 +112,12 @@ class ShimRuntime:
     """Fulfils `Runtime`. Made by `open_shim_runtime`."""
 
     def __init__(
-        self, directory: Path, host: Host, images: ImageStore, backend: Backend, launcher: Launcher
+        self,
+        directory: Path,
+        host: Host,
+        images: Images,
+        backend: Backend,
+        launcher: Launcher,
     ) -> None:
         self._sandbox_root = directory / "sandboxes"
         self._container_root = directory / "containers"
@@ -287,7 +295,7 @@ class ShimRuntime:
         if status is None or not status.ready:
             raise ContainerNotFound(f"sandbox {sandbox_id} is not ready")
         await self._bury_lost(sandbox_id)
-        image = self._images.resolve(config.image)
+        image = self._images.store.resolve(config.image)
         if image is None:
             raise ImageMissing(f"image {config.image} is not on this node")
         sandbox_directory = self._sandbox_root / sandbox_id
@@ -323,7 +331,7 @@ class ShimRuntime:
             {
                 "config": container_to_json(config),
                 "sandbox_id": sandbox_id,
-                "image_id": image.id,
+                "image_id": image.reference_of(config.image),
                 "created_at": self._host.now(),
             },
         )
@@ -440,20 +448,13 @@ class ShimRuntime:
     # ------------------------------------------------------------ images
 
     async def image_status(self, image: str) -> Image | None:
-        found = self._images.resolve(image)
-        return None if found is None else Image(found.id, found.names, found.size_bytes)
+        return self._images.status(image)
 
-    async def pull_image(self, image: str) -> Image:
-        found = await self.image_status(image)
-        if found is None:
-            raise RuntimeFailure(
-                f'image "{image}" is not on this node and there is no registry to pull from; '
-                "load it with: k8slite image load FILE"
-            )
-        return found
+    async def pull_image(self, image: str, credentials: Sequence[Credential] = ()) -> Image:
+        return await self._images.pull(image, credentials)
 
     async def list_images(self) -> list[Image]:
-        return [Image(i.id, i.names, i.size_bytes) for i in self._images.images()]
+        return self._images.list()
 
 
 def _runtime_directory(root_dir: str | Path) -> Path:
@@ -471,7 +472,11 @@ async def _listen(runtime: ShimRuntime, sock: trio.socket.SocketType) -> None:
 
 @asynccontextmanager
 async def open_shim_runtime(
-    root_dir: str | Path, host: Host, images: ImageStore, backend: Backend
+    root_dir: str | Path,
+    host: Host,
+    images: ImageStore,
+    backend: Backend,
+    registry_command: Sequence[str] = (),
 ) -> AsyncGenerator[ShimRuntime]:
     """The runtime in `ROOT_DIR/runtime`, with all that runs there already.
 
@@ -486,7 +491,8 @@ async def open_shim_runtime(
         os.close(handle)
     with sock:
         async with open_launcher(directory) as launcher, open_background() as nursery:
-            runtime = ShimRuntime(directory, host, images, backend, launcher)
+            calls = Images(images, Puller(images, nursery, registry_command))
+            runtime = ShimRuntime(directory, host, calls, backend, launcher)
             runtime.load()
             nursery.start_soon(_listen, runtime, sock)
             yield runtime
