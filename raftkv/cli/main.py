@@ -120,8 +120,9 @@ def _about_system(arguments: argparse.Namespace, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE and hasattr(arguments, "client_listen"):
         return (
             f"an address is in use already ({arguments.client_listen} for clients, "
-            f"{arguments.peer_listen or 'none'} for peers): is another member running? "
-            "Choose others with --client-listen and --peers"
+            f"{arguments.peer_listen or 'none'} for peers, {arguments.etcd_listen or 'none'} for "
+            "etcd's clients): is another member running? Choose others with --client-listen, "
+            "--peers and --etcd-listen"
         )
     if error.errno == errno.ENOSPC:
         return f"the disk is full: {error}"

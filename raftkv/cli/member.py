@@ -8,11 +8,14 @@ start quickly.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
+import importlib.util
 import logging
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
 from typing import Any
 
 import attrs
@@ -23,7 +26,7 @@ from raftkv.cli.output import UsageError
 from raftkv.client import open_client
 from raftkv.host import Address
 from raftkv.os_host import OsHost
-from raftkv.server import ServerConfig, open_server
+from raftkv.server import Server, ServerConfig, open_server
 
 __all__ = ["config_of", "memory_bytes", "run"]
 
@@ -38,6 +41,7 @@ def config_of(arguments: argparse.Namespace) -> ServerConfig:
     tls = tls_of(arguments, "tls")
     advertise = arguments.advertise
     peer_advertise = arguments.peer_advertise
+    etcd_advertise = arguments.etcd_advertise
     try:
         config = ServerConfig(
             id=member_id(name),
@@ -48,6 +52,10 @@ def config_of(arguments: argparse.Namespace) -> ServerConfig:
             advertise_client_address=address_of(advertise, "--advertise") if advertise else None,
             advertise_peer_address=(
                 address_of(peer_advertise, "--peer-advertise") if peer_advertise else None
+            ),
+            etcd_address=_etcd_listen(arguments),
+            advertise_etcd_address=(
+                address_of(etcd_advertise, "--etcd-advertise") if etcd_advertise else None
             ),
             peers={member_id(each): address for each, address in peers.items()},
             join=bool(arguments.join),
@@ -89,6 +97,17 @@ def _peer_listen(arguments: argparse.Namespace, given: Address | None) -> Addres
     if arguments.peer_listen:
         return address_of(arguments.peer_listen, "--peer-listen")
     return given if given is not None or arguments.join else Address("127.0.0.1", 0)
+
+
+def _etcd_listen(arguments: argparse.Namespace) -> Address | None:
+    if not arguments.etcd_listen:
+        return None
+    address = address_of(arguments.etcd_listen, "--etcd-listen")
+    if address.port == 0:
+        raise UsageError("--etcd-listen: the other members have to know the port, choose one")
+    if importlib.util.find_spec("h2") is None:
+        raise UsageError("--etcd-listen needs the package h2: pip install 'k8slite[etcd]'")
+    return address
 
 
 def has_log(directory: str) -> bool:
@@ -156,7 +175,8 @@ def tune_collector() -> None:
 async def serve(config: ServerConfig) -> None:
     """A member until the first signal; leadership is handed over before it stops."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with open_server(config, OsHost(config.display_name)) as server:
+        host = OsHost(config.display_name)
+        async with open_server(config, host) as server, _open_etcd(server, config, host):
             gc.collect()
             gc.freeze()
             async with trio.open_nursery() as nursery:
@@ -166,6 +186,26 @@ async def serve(config: ServerConfig) -> None:
                 nursery.start_soon(_impatience, signals, nursery.cancel_scope)
                 await server.hand_over()
                 nursery.cancel_scope.cancel()
+
+
+@contextlib.asynccontextmanager
+async def _open_etcd(server: Server, config: ServerConfig, host: OsHost) -> AsyncIterator[None]:
+    """etcd's API beside our own, where it is wanted."""
+    if config.etcd_address is None:
+        yield
+        return
+    from raftkv.etcd import open_front  # here, since it takes a while and memory
+
+    async with open_front(
+        server,
+        config.etcd_address,
+        host,
+        tls=config.tls,
+        peers_secure=config.peer_tls is not None,
+        cluster=config.cluster,
+        election_seconds=config.election_seconds,
+    ):
+        yield
 
 
 async def _impatience(signals: Any, scope: trio.CancelScope) -> None:

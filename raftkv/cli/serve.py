@@ -54,6 +54,13 @@ def add_command(commands: Any) -> None:
     )
     add("--peer-advertise", default="", metavar="HOST:PORT", help="where peers reach this member")
     add("--advertise", default="", metavar="HOST:PORT", help="where clients reach this member")
+    add(
+        "--etcd-listen",
+        default="",
+        metavar="HOST:PORT",
+        help="serve etcd's v3 API over gRPC here as well: for etcdctl, kube-apiserver and the like",
+    )
+    add("--etcd-advertise", default="", metavar="HOST:PORT", help="where etcd's clients reach that")
     add("--cluster", default="raftkv", metavar="NAME", help="members of other clusters are refused")
     add_tls(parser, "--tls", "for clients")
     add_tls(parser, "--peer-tls", "between members (default: as for clients)")

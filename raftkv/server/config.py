@@ -43,6 +43,8 @@ class ServerConfig:
     progress_seconds: the pause after which a quiet watch that asked for it hears of progress.
     campaign_at_start: stand for election at once: quick start of a founding member.
     fsync: False gives up durability for speed; only tests of other things do that.
+    etcd_address: where this member also serves etcd's API, by a front that whoever runs the member
+        opens (`raftkv.etcd`); `advertise_etcd_address`: where clients reach that, if elsewhere.
     memory_bytes: tells the process' memory for the status, where the host knows it.
     """
 
@@ -53,6 +55,8 @@ class ServerConfig:
     peer_address: Address | None = DEFAULT_PEER_ADDRESS
     advertise_client_address: Address | None = None
     advertise_peer_address: Address | None = None
+    etcd_address: Address | None = None
+    advertise_etcd_address: Address | None = None
     join: bool = False
     peers: dict[int, Address] = attrs.field(factory=dict)
     cluster: str = "raftkv"

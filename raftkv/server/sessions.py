@@ -118,6 +118,7 @@ class Sessions:
         self._flusher = flusher
         self._count = 0
         self._numbers = 0
+        self._nursery: trio.Nursery | None = None
         self._handlers: dict[str, Callable[[Session, int, list[Any]], None]] = {
             "range": self._range,
             "revision": self._read,
@@ -149,7 +150,9 @@ class Sessions:
 
     async def serve(self, listener: Listener) -> None:
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             nursery.start_soon(self._flusher.run)
+            context = self._tls.server if self._tls else None
             while True:
                 try:
                     stream = await listener.accept()
@@ -162,12 +165,17 @@ class Sessions:
                     await trio.aclose_forcefully(stream)
                     continue
                 self._count += 1
-                nursery.start_soon(self._serve_one, stream)
+                nursery.start_soon(self._serve_one, secured(stream, context))
+
+    def attach(self, stream: trio.abc.Stream) -> None:
+        """Serve a client in this process, over a stream that needs no TLS."""
+        assert self._nursery is not None
+        self._count += 1
+        self._nursery.start_soon(self._serve_one, stream)
 
     async def _serve_one(self, stream: trio.abc.Stream) -> None:
         self._numbers += 1
-        context = self._tls.server if self._tls else None
-        session = Session(self._numbers, secured(stream, context), self._flusher)
+        session = Session(self._numbers, stream, self._flusher)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write, session, nursery.cancel_scope)

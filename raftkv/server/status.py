@@ -24,6 +24,7 @@ def status(server: Server) -> dict[str, Any]:
         "cluster": config.cluster,
         "id": config.id,
         "name": config.display_name,
+        "etcd_address": str(config.advertise_etcd_address or config.etcd_address or ""),
         "role": raft.role.value,
         "term": raft.term,
         "leader": raft.leader,
