@@ -13,7 +13,7 @@ import binascii
 import ipaddress
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from attrs import frozen
 
@@ -47,7 +47,11 @@ class CustomKind:
 
     kind: Kind
     schema: Obj
-    storage: bool
+    storage: str
+    """The apiVersion in which objects are stored."""
+    conversion: Obj | None
+    """The webhook that converts between versions; None: they differ in nothing."""
+    terminating: bool
     printer_columns: tuple[Obj, ...]
     scale: Obj | None
     deprecation_warning: str
@@ -58,6 +62,9 @@ def custom_kinds(definition: Obj) -> Iterator[CustomKind]:
     """The served versions of a definition, in the order in which discovery prefers them."""
     spec = definition["spec"]
     names, group = spec["names"], spec["group"]
+    stored_as = next((f"{group}/{v['name']}" for v in spec["versions"] if v.get("storage")), "")
+    conversion = spec.get("conversion") or {}
+    webhook = conversion.get("webhook") if conversion.get("strategy") == "Webhook" else None
     versions = sorted(spec.get("versions") or (), key=lambda v: version_order(v["name"]))
     for version in versions:
         if not version.get("served"):
@@ -76,18 +83,63 @@ def custom_kinds(definition: Obj) -> Iterator[CustomKind]:
             subresources=_subresources(names["kind"], group, version["name"], subresources),
             columns=(Column("Name", "string", "name", 0), Column("Age", "date", "", 0)),
             list_kind=names.get("listKind", names["kind"] + "List"),
+            stored_as="" if webhook is None else stored_as,
+            selectable=tuple(
+                each["jsonPath"].removeprefix(".") for each in version.get("selectableFields") or ()
+            ),
         )
         schema = (version.get("schema") or {}).get("openAPIV3Schema") or {}
         yield CustomKind(
             kind=kind,
             schema=schema,
-            storage=bool(version.get("storage")),
+            storage=stored_as,
+            conversion=webhook,
+            terminating=bool(definition["metadata"].get("deletionTimestamp")),
             printer_columns=tuple(version.get("additionalPrinterColumns") or ())
             or ({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},),
             scale=subresources.get("scale"),
             deprecation_warning=_deprecation(version, group, names["kind"]),
             has_rules=has_rules(schema),
         )
+
+
+class Names(NamedTuple):
+    """Names that are taken in a group."""
+
+    resources: set[str]
+    kinds: set[str]
+
+
+def accept_names(definition: Obj, taken: Names) -> tuple[Obj, tuple[str, str] | None]:
+    """The names that a definition has from now on; and why it has not got all that it wants: the
+    reason and message of its condition.
+    """
+    wanted = definition["spec"]["names"]
+    accepted: Obj = copy((definition.get("status") or {}).get("acceptedNames") or {})
+    conflict: tuple[str, str] | None = None
+    for key, word, used in (
+        ("plural", "Plural", taken.resources),
+        ("singular", "Singular", taken.resources),
+        ("shortNames", "ShortNames", taken.resources),
+        ("kind", "Kind", taken.kinds),
+        ("listKind", "ListKind", taken.kinds),
+    ):
+        asked = wanted.get(key)
+        names = asked if isinstance(asked, list) else [asked or ""]
+        mine = accepted.get(key)
+        mine = mine if isinstance(mine, list) else [mine]
+        clashes = [f'"{name}" is already in use' for name in names if name in used - {*mine}]
+        if clashes:
+            told = clashes[0] if len(clashes) == 1 else f"[{', '.join(clashes)}]"
+            conflict = (f"{word}Conflict", told)
+        elif asked is None:
+            accepted.pop(key, None)
+        else:
+            accepted[key] = asked
+    accepted.pop("categories", None)
+    if wanted.get("categories"):
+        accepted["categories"] = wanted["categories"]
+    return accepted, conflict
 
 
 def _subresources(kind: str, group: str, version: str, given: Obj) -> dict[str, Subresource]:

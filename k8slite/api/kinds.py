@@ -53,6 +53,10 @@ class Kind:
     subresources: dict[str, Subresource] = field(factory=dict, eq=False)
     columns: tuple[Column, ...] = field(default=(), eq=False)
     list_kind: str = field(default="", eq=False)
+    stored_as: str = field(default="", eq=False)
+    """Of custom kinds whose versions a webhook converts: the apiVersion of what is stored."""
+    selectable: tuple[str, ...] = field(default=(), eq=False)
+    """Of custom kinds: fields that field selectors may name, as dotted paths."""
     api_version: str = field(init=False, eq=False)
     resource: str = field(init=False, eq=False)
     qualified_kind: str = field(init=False, eq=False)

@@ -324,7 +324,7 @@ SELECTABLE_FIELDS: dict[str, Sequence[str]] = {
 
 def check_fields(kind: Kind, selector: FieldSelector) -> None:
     """Raises the 400 of a field that this kind cannot be selected by."""
-    allowed = SELECTABLE_FIELDS.get(kind.resource, ())
+    allowed = kind.selectable or SELECTABLE_FIELDS.get(kind.resource, ())
     for term in selector.terms:
         known = term.path in allowed or term.path == "metadata.name"
         if not known and not (term.path == "metadata.namespace" and kind.namespaced):

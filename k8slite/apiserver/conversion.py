@@ -19,7 +19,7 @@ _Convert = Callable[[Obj], Obj]
 
 def is_stored_version(kind: Kind) -> bool:
     """Are stored bytes of this kind its JSON in this version?"""
-    return (kind.resource, kind.version) not in _CONVERSIONS
+    return not kind.stored_as and (kind.resource, kind.version) not in _CONVERSIONS
 
 
 def from_stored(kind: Kind, obj: Obj) -> Obj:

@@ -10,8 +10,8 @@ import logging
 
 import trio
 
-from k8slite.api.custom import custom_kinds
-from k8slite.api.kinds import CUSTOM_RESOURCE_DEFINITIONS, KIND
+from k8slite.api.custom import Names, accept_names, custom_kinds
+from k8slite.api.kinds import CUSTOM_RESOURCE_DEFINITIONS, KINDS
 from k8slite.api.meta import Obj, condition_is, copy, format_time, set_condition
 from k8slite.api.status import ApiError
 from k8slite.apiserver.call import internal_call
@@ -79,39 +79,53 @@ async def _round(core: Core) -> bool:
 
 
 def _accept(core: Core, definition: Obj) -> None:
-    """Accept the names, unless somebody has them already."""
-    spec, name = definition["spec"], definition["metadata"]["name"]
+    """Accept the names that nobody else has, and serve what has them all."""
+    name, group = definition["metadata"]["name"], definition["spec"]["group"]
     status = definition.setdefault("status", {})
     if status.get("conditions") is None:
         status["conditions"] = []
+    accepted, conflict = accept_names(definition, _names_taken(core, group, name))
+    status["acceptedNames"] = accepted
     now = format_time(core.now())
-    if f"{spec['names']['plural']}.{spec['group']}" in KIND:
-        message = f'"{spec["names"]["plural"]}" is already in use'
-        condition = {
-            "type": "NamesAccepted",
-            "status": "False",
-            "reason": "PluralConflict",
-            "message": message,
-        }
-        set_condition(status, condition, now)
-        return
+    reason, message = conflict or ("NoConflicts", "no conflicts found")
     condition = {
         "type": "NamesAccepted",
-        "status": "True",
-        "reason": "NoConflicts",
-        "message": "no conflicts found",
+        "status": "False" if conflict else "True",
+        "reason": reason,
+        "message": message,
     }
     set_condition(status, condition, now)
-    if not condition_is(definition, "Established"):
-        log.info("established definition=%s", name)
+    if condition_is(definition, "Established"):
+        return
     condition = {
         "type": "Established",
-        "status": "True",
-        "reason": "InitialNamesAccepted",
-        "message": "the initial names have been accepted",
+        "status": "False",
+        "reason": "NotAccepted",
+        "message": "not all names are accepted",
     }
+    if not conflict:
+        log.info("established definition=%s", name)
+        told = "the initial names have been accepted"
+        condition |= {"status": "True", "reason": "InitialNamesAccepted", "message": told}
     set_condition(status, condition, now)
-    status["acceptedNames"] = copy(spec["names"])
+
+
+def _names_taken(core: Core, group: str, name: str) -> Names:
+    """Of a group, without those of one definition."""
+    taken = Names(set(), set())
+    for kind in KINDS:
+        if kind.group == group:
+            taken.resources.update((kind.plural, kind.singular, *kind.short_names))
+            taken.kinds.update((kind.kind, kind.list_kind))
+    for entry in core.mirror.cache(CUSTOM_RESOURCE_DEFINITIONS).entries.values():
+        other = entry.parsed()
+        if entry.name != name and other["spec"]["group"] == group:
+            names = (other.get("status") or {}).get("acceptedNames") or {}
+            taken.resources.update(
+                (names.get("plural", ""), names.get("singular", ""), *names.get("shortNames", ()))
+            )
+            taken.kinds.update((names.get("kind", ""), names.get("listKind", "")))
+    return taken
 
 
 async def _clean(core: Core, definition: Obj) -> bool:
@@ -119,7 +133,15 @@ async def _clean(core: Core, definition: Obj) -> bool:
     finalizers = definition["metadata"].get("finalizers") or []
     if CLEANUP not in finalizers:
         return True
-    kind = next((custom.kind for custom in custom_kinds(definition)), None)
+    condition = {
+        "type": "Terminating",
+        "status": "True",
+        "reason": "InstanceDeletionInProgress",
+        "message": "CustomResource deletion is in progress",
+    }
+    set_condition(definition["status"], condition, format_time(core.now()))
+    customs = sorted(custom_kinds(definition), key=lambda c: c.kind.api_version != c.storage)
+    kind = next((custom.kind for custom in customs), None)
     if kind is not None:
         cache = core.mirror.cache(kind)
         for entry in list(cache.entries.values()):

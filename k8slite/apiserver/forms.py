@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 import orjson
 from attrs import frozen
 
-from k8slite.api.kinds import Kind
-from k8slite.api.meta import Obj
-from k8slite.api.status import not_acceptable
+from k8slite.api.kinds import KIND, Kind
+from k8slite.api.meta import Obj, copy
+from k8slite.api.status import ApiError, not_acceptable
 from k8slite.api.tables import to_table
 from k8slite.apiserver.call import Call
 from k8slite.apiserver.conversion import from_stored, is_stored_version
@@ -164,12 +164,23 @@ JSON = Form()
 
 
 def read(kind: Kind, entry: Entry) -> Obj:
-    """An entry as an object of its own in the version asked for."""
+    """An entry as an object of its own in the version asked for.
+
+    An entry that only a webhook can convert must have been prepared (`versions.prepare`).
+    """
+    if kind.stored_as:
+        found = entry.converted.get(kind.version)
+        if found is not None and found[0] is kind:
+            return copy(found[1])
+        if (entry.version or kind.stored_as) != kind.api_version:
+            raise ApiError(500, "", f"{kind.resource} {entry.key} is not converted yet")
     return from_stored(kind, decode_body(entry.body, kind))
 
 
 def _item(kind: Kind, obj: Obj) -> Obj:
-    """An object as an item of a list."""
+    """An object as an item of a list; of built-in kinds they don't repeat apiVersion and kind."""
+    if kind.resource not in KIND:
+        return obj
     return {k: v for k, v in obj.items() if k not in ("kind", "apiVersion")}
 
 

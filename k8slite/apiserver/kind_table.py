@@ -12,6 +12,7 @@ from k8slite.api.custom import CustomKind, custom_kinds
 from k8slite.api.kinds import CUSTOM_RESOURCE_DEFINITIONS, KIND, KINDS, Kind, by_path
 from k8slite.api.meta import Obj, condition_is
 from k8slite.apiserver.mirror import Mirror
+from k8slite.apiserver.watch_cache import Entry
 
 __all__ = ["KindTable", "is_custom"]
 
@@ -31,6 +32,8 @@ class KindTable:
         self._custom: dict[tuple[str, str, str], CustomKind] = {}
         self._group_versions: set[tuple[str, str]] = set()
         self._memo: dict[tuple[str, ...], Any] = {}
+        self._made: dict[str, tuple[int, tuple[CustomKind, ...]]] = {}
+        """Of each definition: its revision, and what was made of it then."""
 
     @property
     def memo(self) -> dict[tuple[str, ...], Any]:
@@ -85,12 +88,23 @@ class KindTable:
         for entry in self._cache.entries.values():
             definition = entry.parsed()
             if condition_is(definition, "Established"):
-                for custom in custom_kinds(definition):
+                for custom in self._kinds_of(entry):
                     kind = custom.kind
                     self._custom[kind.group, kind.version, kind.plural] = custom
         self._group_versions = {(kind.group, kind.version) for kind in KINDS}
         self._group_versions |= {(group, version) for group, version, _ in self._custom}
         self._memo = {}
+        self._made = {
+            name: made for name, made in self._made.items() if name in self._cache.entries
+        }
         for path, custom in before.items():
             if path not in self._custom:
                 self._mirror.cache(custom.kind).close_all()
+
+    def _kinds_of(self, definition: Entry) -> tuple[CustomKind, ...]:
+        """The same ones as long as the definition stays as it is."""
+        made = self._made.get(definition.key)
+        if made is None or made[0] != definition.revision:
+            made = definition.revision, tuple(custom_kinds(definition.parsed()))
+            self._made[definition.key] = made
+        return made[1]

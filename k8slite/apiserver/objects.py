@@ -6,11 +6,15 @@ The `body` of a stored object is the value with the revision spliced in and the 
 off: `"metadata":{"resourceVersion":"7",...},...}`. An answer is a few constant bytes and the
 body; a list is a join of bodies.
 
+Versions of custom resources may differ in shape, and the version in which they are stored may
+change: before their metadata stands the apiVersion in which they were stored.
+
 Pure. Never parses on the way out.
 """
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import orjson
@@ -30,10 +34,12 @@ __all__ = [
     "resource_prefix",
     "storage_key",
     "storage_kind",
+    "version_of",
 ]
 
 ROOT = b"/registry/"
 _VALUE_HEAD = b'{"metadata":{'
+_VERSION_HEAD = b'{"apiVersion":"'
 _BODY_HEAD = b'"metadata":{"resourceVersion":"%d",'
 _CORE = frozenset(kind.plural for kind in KINDS if not kind.group)
 
@@ -69,13 +75,12 @@ def parse_key(key: bytes) -> tuple[str, str, str]:
     return first, plural, rest
 
 
-def encode(obj: Obj) -> bytes:
-    """The stored value of an object. Its metadata must have a name."""
+def encode(obj: Obj, *, api_version: str = "") -> bytes:
+    """The stored value of an object; `api_version` is noted with it. It must have a name."""
     metadata: dict[str, Any] = obj["metadata"]
     assert metadata.get("name"), "an object without a name cannot be stored"
-    value: dict[str, Any] = {
-        "metadata": {k: v for k, v in metadata.items() if k != "resourceVersion"}
-    }
+    value: dict[str, Any] = {"apiVersion": api_version} if api_version else {}
+    value["metadata"] = {k: v for k, v in metadata.items() if k != "resourceVersion"}
     for key, part in obj.items():
         if key not in ("metadata", "apiVersion", "kind"):
             value[key] = part
@@ -84,7 +89,16 @@ def encode(obj: Obj) -> bytes:
 
 def body_of(value: bytes, revision: int) -> bytes:
     """The body of a stored value at its revision."""
-    return _BODY_HEAD % revision + value[len(_VALUE_HEAD) :]
+    start = 0 if value.startswith(_VALUE_HEAD) else value.index(b'"metadata":{') - 1
+    return _BODY_HEAD % revision + value[start + len(_VALUE_HEAD) :]
+
+
+def version_of(value: bytes) -> str:
+    """The apiVersion noted with a stored value; empty if none is."""
+    if not value.startswith(_VERSION_HEAD):
+        return ""
+    start = len(_VERSION_HEAD)
+    return sys.intern(value[start : value.index(b'"', start)].decode())
 
 
 def body_at(body: bytes, revision: int) -> bytes:

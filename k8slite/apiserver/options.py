@@ -45,10 +45,15 @@ _GROUP = "meta.k8s.io"
 
 
 class Selection(NamedTuple):
-    """Label and field selector of a request, as a Filter of entries."""
+    """Label and field selector of a request, as a Filter of entries.
+
+    `converts`: the kind, where fields differ between its versions; then entries must have been
+    prepared (`versions.prepare`).
+    """
 
     labels: LabelSelector
     fields: FieldSelector
+    converts: Kind | None = None
 
     @property
     def empty(self) -> bool:
@@ -58,6 +63,8 @@ class Selection(NamedTuple):
     def matches(self, entry: Entry) -> bool:
         """Does it select this object?"""
         obj = entry.parsed()
+        if self.converts is not None and self.converts.version in entry.converted:
+            obj = entry.converted[self.converts.version][1]
         if not self.labels.empty and not self.labels.matches(obj["metadata"].get("labels")):
             return False
         return self.fields.empty or self.fields.matches(obj)
@@ -94,12 +101,12 @@ def list_options(call: Call, kind: Kind, *, watch: bool = False) -> ListOptions:
     if not call.request.query_string:
         return DEFAULTS
     param = call.param
+    fields = fields_or_400(kind, param("fieldSelector"))
+    differs = kind.stored_as and any(term.path in kind.selectable for term in fields.terms)
     limit = _integer(param("limit"))
     timeout = _integer(param("timeoutSeconds"))
     options = ListOptions(
-        Selection(
-            labels_or_400(param("labelSelector")), fields_or_400(kind, param("fieldSelector"))
-        ),
+        Selection(labels_or_400(param("labelSelector")), fields, kind if differs else None),
         _resource_version(param("resourceVersion"), watch=watch),
         param("resourceVersionMatch"),
         max(limit or 0, 0),

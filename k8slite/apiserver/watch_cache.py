@@ -15,7 +15,8 @@ import orjson
 import trio
 from sortedcontainers import SortedDict
 
-from k8slite.apiserver.objects import body_at, body_of
+from k8slite.api.kinds import Kind
+from k8slite.apiserver.objects import body_at, body_of, version_of
 
 __all__ = [
     "ADDED",
@@ -27,6 +28,7 @@ __all__ = [
     "KindCache",
     "Subscription",
     "Waker",
+    "seen_as",
 ]
 
 ADDED: Final = "ADDED"
@@ -34,17 +36,37 @@ MODIFIED: Final = "MODIFIED"
 DELETED: Final = "DELETED"
 
 
+_NOTHING: dict[str, Any] = {}
+"""Shared by all: most entries are never converted."""
+
+
 class Entry:
-    """One object at one revision."""
+    """One object at one revision. `version` is the apiVersion noted with it, if any."""
 
-    __slots__ = ("_obj", "body", "key", "name", "namespace", "revision")
+    __slots__ = ("_obj", "body", "converted", "key", "name", "namespace", "revision", "version")
 
-    def __init__(self, key: str, revision: int, body: bytes) -> None:
+    def __init__(self, key: str, revision: int, body: bytes, version: str = "") -> None:
         self.key = key
+        self.version = version
+        self.converted: dict[str, tuple[Kind, dict[str, Any]]] = _NOTHING
+        """What a webhook made of it: version -> (the kind as it was then, the object)."""
         self.namespace, _, self.name = key.rpartition("/")
         self.revision = revision
         self.body = body
         self._obj: dict[str, Any] | None = None
+
+    @classmethod
+    def of(cls, key: str, revision: int, value: bytes) -> Entry:
+        """Of a stored value."""
+        return cls(key, revision, body_of(value, revision), version_of(value))
+
+    def at(self, revision: int) -> Entry:
+        """The same object under another revision."""
+        moved = Entry(self.key, revision, body_at(self.body, revision), self.version)
+        for version, (kind, obj) in self.converted.items():
+            metadata = {**obj["metadata"], "resourceVersion": str(revision)}
+            moved.converted = {**moved.converted, version: (kind, {**obj, "metadata": metadata})}
+        return moved
 
     def parsed(self) -> dict[str, Any]:
         """The object, without apiVersion and kind, shared by all callers: never change it."""
@@ -74,6 +96,15 @@ class Event:
         self.previous = previous
         self.revision = entry.revision
         self.encoded: dict[tuple[object, str], bytes] = {}
+
+
+def seen_as(chosen: Filter, event: Event) -> str | None:
+    """The type of an event for who sees only what a filter lets through; None: nothing."""
+    previous = event.previous
+    was = previous is not None and chosen.matches(previous)
+    if event.type is not DELETED and chosen.matches(event.entry):
+        return MODIFIED if was else ADDED
+    return DELETED if was else None
 
 
 WAKES_PER_TURN = 8
@@ -201,14 +232,7 @@ class Subscription:
                 return None
         elif self.prefix and not key.startswith(self.prefix):
             return None
-        chosen = self.filter
-        if chosen is None:
-            return event.type
-        previous = event.previous
-        was = previous is not None and chosen.matches(previous)
-        if event.type is not DELETED and chosen.matches(event.entry):
-            return MODIFIED if was else ADDED
-        return DELETED if was else None
+        return event.type if self.filter is None else seen_as(self.filter, event)
 
     @property
     def has_events(self) -> bool:
@@ -313,7 +337,7 @@ class KindCache:
 
     def load(self, key: str, revision: int, value: bytes) -> None:
         """Take an object of the first list: no event."""
-        self.entries[key] = Entry(key, revision, body_of(value, revision))
+        self.entries[key] = Entry.of(key, revision, value)
 
     def apply(self, key: str, revision: int, value: bytes | None) -> None:
         """Take a change of the store and tell the watchers."""
@@ -323,10 +347,10 @@ class KindCache:
             if previous is None:
                 return
             del self.entries[key]
-            entry = Entry(key, revision, body_at(previous.body, revision))
+            entry = previous.at(revision)
             event = Event(DELETED, entry, previous)
         else:
-            entry = Entry(key, revision, body_of(value, revision))
+            entry = Entry.of(key, revision, value)
             self.entries[key] = entry
             event = Event(ADDED if previous is None else MODIFIED, entry, previous)
         self.changed_at = revision

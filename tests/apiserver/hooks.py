@@ -37,7 +37,7 @@ class Hooks:
 
     async def handle(self, request: Request) -> Response:
         review = orjson.loads(request.body)
-        assert review["apiVersion"] == "admission.k8s.io/v1"
+        assert review["apiVersion"] in ("admission.k8s.io/v1", "apiextensions.k8s.io/v1")
         self.asked.append((request.path, review["request"]))
         if request.path == "/hang":
             await trio.sleep_forever()
@@ -45,7 +45,9 @@ class Hooks:
             return Response(200, b"what?")
         if request.path == "/broken":
             return Response(500, b"")
-        answer = {"allowed": True, **self.answers[request.path](review["request"])}
+        answer = self.answers[request.path](review["request"])
+        if review["kind"] == "AdmissionReview":
+            answer = {"allowed": True, **answer}
         if "patch" in answer:
             patch = base64.b64encode(orjson.dumps(answer["patch"])).decode()
             answer |= {"patch": patch, "patchType": "JSONPatch"}

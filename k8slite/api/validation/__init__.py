@@ -65,7 +65,7 @@ CREATE: dict[str, Callable[[Obj], list[FieldError]]] = {
     "csidrivers.storage.k8s.io": others.validate_csi_driver,
     "runtimeclasses.node.k8s.io": others.validate_runtime_class,
     "priorityclasses.scheduling.k8s.io": others.validate_priority_class,
-    "customresourcedefinitions.apiextensions.k8s.io": extensions.validate_definition,
+    "customresourcedefinitions.apiextensions.k8s.io": extensions.validate_new_definition,
     "apiservices.apiregistration.k8s.io": extensions.validate_api_service,
     "validatingwebhookconfigurations.admissionregistration.k8s.io": admission.validate_webhooks,
     "mutatingwebhookconfigurations.admissionregistration.k8s.io": admission.validate_webhooks,

@@ -11,10 +11,12 @@ from k8slite.api.meta import Obj
 from k8slite.api.status import (
     NULL,
     FieldError,
+    duplicate,
     forbidden_field,
     invalid_value,
     not_supported,
     required,
+    too_many,
 )
 from k8slite.api.validation.common import Errors, check_all, one_of
 
@@ -56,10 +58,56 @@ def validate_definition(o: Obj) -> list[FieldError]:
     _versions(spec.get("versions") or [], errors)
     _definition_names(given, errors)
     _conversion(spec.get("conversion") or {}, errors)
+    _stored_versions(o, errors)
+    return errors
+
+
+def _stored_versions(o: Obj, errors: Errors) -> None:
+    """What may still be stored must be known."""
     stored = (o.get("status") or {}).get("storedVersions")
     if not stored:
         detail = "must have at least one stored version"
         errors.append(invalid_value("status.storedVersions", NULL, detail))
+        return
+    versions = (o.get("spec") or {}).get("versions") or []
+    for version in versions:
+        if version.get("storage") and version.get("name") not in stored:
+            detail = f"must have the storage version {version.get('name')}"
+            errors.append(invalid_value("status.storedVersions", stored, detail))
+    known = {version.get("name") for version in versions}
+    for i, name in enumerate(stored):
+        if name not in known:
+            detail = (
+                f"missing from spec.versions; {name} was previously a storage version, and must "
+                "remain in spec.versions until a storage migration ensures no data remains "
+                f"persisted in {name} and removes {name} from status.storedVersions"
+            )
+            errors.append(invalid_value(f"status.storedVersions[{i}]", name, detail))
+
+
+_APPROVAL = "api-approved.kubernetes.io"
+_PROTECTED = ("k8s.io", "kubernetes.io")
+
+
+def _approved(o: Obj, errors: Errors) -> None:
+    """Groups of the project's own want a word of approval."""
+    group = (o.get("spec") or {}).get("group", "")
+    if not group.endswith(tuple(f".{domain}" for domain in _PROTECTED)):
+        return
+    value = (o["metadata"].get("annotations") or {}).get(_APPROVAL, "")
+    at, parts = f"metadata.annotations[{_APPROVAL}]", urlsplit(value)
+    head = f'protected groups must have approval annotation "{_APPROVAL}"'
+    see = "see https://github.com/kubernetes/enhancements/pull/1111"
+    if not value:
+        errors.append(required(at, f"{head}, {see}"))
+    elif not value.startswith("unapproved") and not (parts.scheme and parts.netloc):
+        detail = f'{head} with either a URL or a reason starting with "unapproved", {see}'
+        errors.append(invalid_value(at, value, detail))
+
+
+def validate_new_definition(o: Obj) -> list[FieldError]:
+    errors = validate_definition(o)
+    _approved(o, errors)
     return errors
 
 
@@ -84,9 +132,44 @@ def _versions(versions: list[Obj], errors: Errors) -> None:
             errors += validate_rules(schema, f"{at}.schema.openAPIV3Schema")
         for j, column in enumerate(version.get("additionalPrinterColumns") or ()):
             _printer_column(column, f"spec.additionalPrinterColumns[{j}]", errors)
+        _selectable(version, f"{at}.selectableFields", errors)
     if sum(bool(v.get("storage")) for v in versions) != 1:
         shown = _go_versions(versions) if versions else NULL
         errors.append(invalid_value("spec.versions", shown, _STORAGE))
+
+
+SELECTABLE_MAX = 8
+_SELECTABLE = (
+    "must point to a field of type string, boolean or integer. Enum string fields and strings with "
+    "formats are allowed."
+)
+
+
+def _selectable(version: Obj, path: str, errors: Errors) -> None:
+    """Fields that selectors may name: scalars, and not in the metadata."""
+    schema = (version.get("schema") or {}).get("openAPIV3Schema") or {}
+    seen: set[str] = set()
+    for i, each in enumerate(version.get("selectableFields") or ()):
+        at, where = f"{path}[{i}].jsonPath", each.get("jsonPath", "")
+        if not where:
+            errors.append(required(at))
+            continue
+        found: Any = schema if where.startswith(".") else None
+        for step in where.removeprefix(".").split("."):
+            found = ((found or {}).get("properties") or {}).get(step)
+        if where.startswith(".metadata"):
+            errors.append(invalid_value(at, where, "must not point to fields in metadata"))
+        elif found is None:
+            detail = "is an invalid path: does not refer to a valid field"
+            errors.append(invalid_value(at, where, detail))
+            continue
+        elif found.get("type") not in ("string", "boolean", "integer"):
+            errors.append(invalid_value(at, where, _SELECTABLE))
+        if where in seen:
+            errors.append(duplicate(at, where))
+        seen.add(where)
+    if len(seen) > SELECTABLE_MAX:
+        errors.append(too_many(path, len(seen), SELECTABLE_MAX))
 
 
 def _go_versions(versions: list[Obj]) -> list[Obj]:
@@ -184,6 +267,10 @@ def _conversion(conversion: Obj, errors: Errors) -> None:
 
 def validate_definition_update(new: Obj, old: Obj) -> list[FieldError]:
     errors = validate_definition(new)
+    if (new["metadata"].get("annotations") or {}).get(_APPROVAL) != (
+        old["metadata"].get("annotations") or {}
+    ).get(_APPROVAL):
+        _approved(new, errors)
     now, was = new.get("spec") or {}, old.get("spec") or {}
     for field in ("group", "scope"):
         if now.get(field) != was.get(field):

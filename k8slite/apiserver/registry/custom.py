@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from k8slite.api.custom import CustomKind, apply_schema_defaults, prune, validate_custom
 from k8slite.api.meta import Obj
-from k8slite.api.status import FieldError, bad_request, resource_not_found
+from k8slite.api.status import ApiError, FieldError, bad_request, resource_not_found
 from k8slite.api.validation.objectmeta import (
     validate_kept_meta,
     validate_meta_update,
@@ -43,6 +43,9 @@ class CustomStrategy(Strategy):
             call.warn(definition.deprecation_warning)
 
     def prepare_create(self, call: Call, obj: Obj) -> None:
+        if _definition(call).terminating:
+            message = "create not allowed while custom resource definition is terminating"
+            raise ApiError(405, "MethodNotAllowed", message, {})
         obj["metadata"]["generation"] = 1
         if "status" in call.kind.subresources:
             obj.pop("status", None)

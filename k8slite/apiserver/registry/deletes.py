@@ -26,11 +26,11 @@ from k8slite.apiserver.admission.chain import review_delete
 from k8slite.apiserver.call import Call
 from k8slite.apiserver.forms import negotiate, read
 from k8slite.apiserver.http.message import Response, json_response
-from k8slite.apiserver.objects import body_of
 from k8slite.apiserver.options import check_write_options, list_options
 from k8slite.apiserver.registry import writes
 from k8slite.apiserver.registry.reads import read_slice
 from k8slite.apiserver.registry.strategies import strategy_of
+from k8slite.apiserver.versions import prepare
 from k8slite.apiserver.watch_cache import Entry
 
 __all__ = ["DeleteOptions", "delete", "delete_collection", "delete_object"]
@@ -135,13 +135,14 @@ async def delete_object(call: Call, namespace: str, name: str, options: DeleteOp
         except writes.Moved as moved:
             call.core.metrics.conflicts_retried += 1
             item = moved.current
-            entry = item and Entry(entry.key, item.revision, body_of(item.value, item.revision))
+            entry = item and Entry.of(entry.key, item.revision, item.value)
     raise conflict(kind, name)
 
 
 async def _attempt(call: Call, entry: Entry, options: DeleteOptions) -> Deletion:
     kind = call.kind
     strategy = strategy_of(kind)
+    await prepare(call.core, kind, (entry,))
     obj = read(kind, entry)
     metadata = obj["metadata"]
     _check_preconditions(call, obj, options)
@@ -225,6 +226,7 @@ async def delete_collection(call: Call) -> Response:
     options = delete_options(call)
     form = negotiate(call)
     part = await read_slice(call, list_options(call, call.kind))
+    await prepare(call.core, call.kind, part.entries)
     pending = iter(part.entries)
 
     async def work() -> None:

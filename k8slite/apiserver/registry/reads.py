@@ -17,7 +17,7 @@ from k8slite.apiserver.call import Call
 from k8slite.apiserver.forms import negotiate
 from k8slite.apiserver.http.message import Response
 from k8slite.apiserver.mirror import store_unavailable
-from k8slite.apiserver.objects import body_of, resource_prefix, storage_kind
+from k8slite.apiserver.objects import resource_prefix, storage_kind
 from k8slite.apiserver.options import (
     EXACT,
     ListOptions,
@@ -26,6 +26,7 @@ from k8slite.apiserver.options import (
     list_options,
 )
 from k8slite.apiserver.store.base import prefix_end
+from k8slite.apiserver.versions import prepare
 from k8slite.apiserver.watch_cache import Entry, KindCache
 from raftkv.errors import Compacted, FutureRevision, KvError
 
@@ -59,6 +60,7 @@ async def get(call: Call) -> Response:
     form = negotiate(call)
     options = list_options(call, call.kind)
     entry = await find(call, version=options.resource_version)
+    await prepare(call.core, call.kind, (entry,))
     return form.response(200, form.object(call.kind, entry, call.core.now()))
 
 
@@ -76,6 +78,7 @@ async def list_(call: Call) -> Response:
     form = negotiate(call)
     options = list_options(call, call.kind)
     part = await read_slice(call, options)
+    await prepare(call.core, call.kind, part.entries)
     body = form.list(
         call.kind, part.entries, call.core.now(), part.revision, part.continue_, part.remaining
     )
@@ -88,6 +91,9 @@ async def read_slice(call: Call, options: ListOptions) -> Slice:
     cache = mirror.cache(call.kind)
     prefix = _prefix(call)
     version = options.resource_version
+    if options.selection.converts is not None:
+        await mirror.wait_fresh()
+        await prepare(call.core, call.kind, cache.select(prefix))
     if options.continue_:
         if version:
             raise ApiError(
@@ -166,7 +172,9 @@ async def _stored(
                 page = await call.core.store.page(at, end, limit or PAGE_ITEMS, revision)
                 for item in page.items:
                     key = item.key[len(root) :].decode()
-                    entry = Entry(key, item.revision, body_of(item.value, item.revision))
+                    entry = Entry.of(key, item.revision, item.value)
+                    if options.selection.converts is not None:
+                        await prepare(call.core, call.kind, (entry,))
                     if options.selection.empty or options.selection.matches(entry):
                         entries.append(entry)
                 if page.remaining <= 0:

@@ -19,6 +19,7 @@ from k8slite.apiserver.options import check_write_options
 from k8slite.apiserver.registry import writes
 from k8slite.apiserver.registry.patches import apply_patch
 from k8slite.apiserver.registry.reads import find
+from k8slite.apiserver.versions import prepare
 
 __all__ = ["get_scale", "patch_scale", "put_scale"]
 
@@ -96,6 +97,7 @@ def _answer(call: Call, obj: Obj) -> Response:
 async def get_scale(call: Call) -> Response:
     """GET .../scale"""
     entry = await find(call)
+    await prepare(call.core, call.kind, (entry,))
     return _answer(call, read(call.kind, entry))
 
 

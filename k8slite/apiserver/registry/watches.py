@@ -6,27 +6,30 @@ share it. A watcher that is too slow is closed; it will list again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import orjson
 import trio
 
 from k8slite.api.kinds import Kind
 from k8slite.api.meta import Obj
-from k8slite.api.status import too_old_resource_version
+from k8slite.api.status import ApiError, too_old_resource_version
 from k8slite.apiserver.call import Call
+from k8slite.apiserver.core import Core
 from k8slite.apiserver.forms import Form, negotiate
 from k8slite.apiserver.http.message import StreamResponse, Writer, chunk
-from k8slite.apiserver.objects import body_at
 from k8slite.apiserver.options import ListOptions, list_options
+from k8slite.apiserver.versions import prepare
 from k8slite.apiserver.watch_cache import (
     ADDED,
     DELETED,
     MODIFIED,
     Entry,
     Event,
+    Filter,
     KindCache,
     Subscription,
+    seen_as,
 )
 
 __all__ = ["watch"]
@@ -53,6 +56,9 @@ async def watch(call: Call) -> StreamResponse:
         key = ""
     prefix = f"{call.namespace}/" if call.namespace and call.kind.namespaced else ""
     selection = None if options.selection.empty else options.selection
+    late_selection = None
+    if selection is not None and selection.converts is not None:
+        selection, late_selection = None, selection
     subscription = Subscription(
         mirror.waker,
         prefix,
@@ -78,7 +84,7 @@ async def watch(call: Call) -> StreamResponse:
             return
         number = cache.add(subscription)
         marks_end = mirror.revision if options.send_initial_events and options.bookmarks else 0
-        stream = _Stream(core.now, form, call.kind, writer, subscription)
+        stream = _Stream(core, form, call.kind, writer, subscription, late_selection)
         try:
             await stream.run(marks_end, trio.current_time() + seconds)
         finally:
@@ -131,13 +137,16 @@ class _Stream:
 
     def __init__(
         self,
-        now: Callable[[], float],
+        core: Core,
         form: Form,
         kind: Kind,
         writer: Writer,
         subscription: Subscription,
+        late_selection: Filter | None,
     ) -> None:
-        self._now = now
+        self._core = core
+        self._now = core.now
+        self._late_selection = late_selection
         self._form = form
         self._kind = kind
         self._writer = writer
@@ -152,8 +161,11 @@ class _Stream:
 
         Raises BrokenResourceError when either came in the middle of a write.
         """
-        with trio.move_on_at(deadline):
-            await self._run(marks_end)
+        try:
+            with trio.move_on_at(deadline):
+                await self._run(marks_end)
+        except ApiError as error:  # a webhook does not convert
+            await _fail(self._writer, error.to_status())
         if self._sending:
             raise trio.BrokenResourceError("the watch timed out in the middle of a write")
 
@@ -164,7 +176,8 @@ class _Stream:
         if marks_end:
             marks_end = max(marks_end, events[-1][1].revision) if events else marks_end
             await self._send(self._bookmark(marks_end, initial=True))
-        subscription.deliver = self._deliver
+        if not self._kind.stored_as:
+            subscription.deliver = self._deliver
         while not subscription.closed:
             events = await subscription.take()
             if subscription.unsent is not None:
@@ -177,12 +190,26 @@ class _Stream:
                 await self._send(self._bookmark(revision))
 
     async def _send_events(self, events: list[tuple[str, Event]]) -> None:
+        if self._kind.stored_as and events:
+            events = await self._converted(events)
         if len(events) == 1:
             await self._send(self._encode(*events[0]))
             return
         for start in range(0, len(events), SEED_BATCH_EVENTS):
             part = events[start : start + SEED_BATCH_EVENTS]
             await self._send(b"".join([self._encode(*pair) for pair in part]))
+
+    async def _converted(self, events: list[tuple[str, Event]]) -> list[tuple[str, Event]]:
+        """The events, their objects ready to be read in our version; then selected by it.
+
+        Raises ApiError 500.
+        """
+        pairs = [(event.entry, event.previous) for _, event in events]
+        await prepare(self._core, self._kind, [e for pair in pairs for e in pair if e is not None])
+        late = self._late_selection
+        if late is None:
+            return events
+        return [(seen, event) for _, event in events if (seen := seen_as(late, event)) is not None]
 
     async def _send(self, framed: bytes) -> None:
         """A write that a stuck client cannot hold up for ever: closing the watcher ends it."""
@@ -237,4 +264,4 @@ def _shown(type_: str, event: Event) -> Entry:
     previous = event.previous
     if type_ is not DELETED or event.type is DELETED or previous is None:
         return event.entry
-    return Entry(previous.key, event.revision, body_at(previous.body, event.revision))
+    return previous.at(event.revision)

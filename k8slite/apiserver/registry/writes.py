@@ -30,10 +30,9 @@ from k8slite.api.strategies import set_generation
 from k8slite.apiserver.admission.chain import admit, review
 from k8slite.apiserver.admission.quota import charges, quota_turn
 from k8slite.apiserver.call import Call
-from k8slite.apiserver.conversion import to_stored
 from k8slite.apiserver.forms import negotiate, read
 from k8slite.apiserver.http.message import Response
-from k8slite.apiserver.objects import body_of, encode, storage_key, storage_kind
+from k8slite.apiserver.objects import storage_key, storage_kind
 from k8slite.apiserver.options import check_write_options, is_dry_run
 from k8slite.apiserver.registry.identity import fill_created, new_name
 from k8slite.apiserver.registry.ownership import (
@@ -46,6 +45,7 @@ from k8slite.apiserver.registry.patches import apply_patch
 from k8slite.apiserver.registry.strategies import strategy_of
 from k8slite.apiserver.registry.strategy import Strategy
 from k8slite.apiserver.store.base import Changed, Item, Write
+from k8slite.apiserver.versions import is_outdated, prepare, stored_value
 from k8slite.apiserver.watch_cache import Entry
 
 __all__ = [
@@ -188,7 +188,7 @@ async def commit(call: Call, strategy: Strategy, new: Obj, old: Entry | None) ->
                 *await strategy.companions(call, new, before),
                 *await charges(call, new, before),
             ]
-            value = encode(to_stored(kind, new))
+            value = await stored_value(call.core, kind, new)
             try:
                 revision = await call.core.store.commit([Write(key, value, expected), *companions])
             except Changed as changed:
@@ -347,9 +347,7 @@ async def modify(
             if moved.current is not None:
                 item = moved.current
                 key = f"{call.namespace}/{call.info.name}" if kind.namespaced else ""
-                entry = Entry(
-                    key or call.info.name, item.revision, body_of(item.value, item.revision)
-                )
+                entry = Entry.of(key or call.info.name, item.revision, item.value)
     raise conflict(kind, call.info.name)
 
 
@@ -362,6 +360,7 @@ async def _attempt(
 ) -> Change:
     kind = call.kind
     strategy = strategy_of(kind)
+    await prepare(call.core, kind, (entry,))
     old = read(kind, entry)
     try:
         new = transform(copy(old))
@@ -372,7 +371,7 @@ async def _attempt(
     except ApiError:
         await _require_newest(call, entry, fresh=fresh)
         raise
-    if new == old:
+    if new == old and not is_outdated(kind, entry):
         await _require_newest(call, entry, fresh=fresh)
         return Change(old)
     if _vanishes(strategy, new):

@@ -8,11 +8,11 @@ import orjson
 
 from k8slite.api.codec import IGNORE, from_parsed
 from k8slite.api.kinds import NAMESPACES, Kind
-from k8slite.api.meta import Obj, copy
+from k8slite.api.meta import Obj
 from k8slite.apiserver.call import SERVER, Call
-from k8slite.apiserver.conversion import from_stored, to_stored
 from k8slite.apiserver.options import is_dry_run
 from k8slite.apiserver.registry.strategies import strategy_of
+from k8slite.apiserver.versions import in_version
 
 __all__ = ["CREATE", "DELETE", "UPDATE", "Attributes", "is_exempt"]
 
@@ -88,7 +88,7 @@ class Attributes:
         """One of the objects in a version of its kind; a copy where that is another one."""
         if obj is None or kind is self.kind:
             return obj
-        return from_stored(kind, copy(to_stored(self.kind, copy(obj))))
+        return await in_version(self.call.core, self.kind, kind, obj)
 
     async def take(self, kind: Kind, patched: Obj) -> bool:
         """Make a changed object, in a version of its kind, the new one. Is it another one now?
@@ -99,7 +99,7 @@ class Attributes:
         assert self.new is not None
         decoded = from_parsed(patched, kind, IGNORE, body=orjson.dumps(patched)).obj
         if kind is not call.kind:
-            decoded = from_stored(call.kind, to_stored(kind, decoded))
+            decoded = await in_version(call.core, kind, call.kind, decoded)
         strategy = strategy_of(call.kind)
         strategy.decoded(call, decoded, IGNORE)
         strategy.defaults(call, decoded)

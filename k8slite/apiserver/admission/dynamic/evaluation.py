@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from k8slite.api.cel import CompileError, EvaluationError, Program, compile_expression
@@ -13,10 +12,13 @@ from k8slite.api.cel.program import ANY, BOOL
 from k8slite.api.kinds import Kind
 from k8slite.api.meta import Obj
 from k8slite.api.selectors import from_object
+from k8slite.api.status import ApiError
 from k8slite.api.validation.admission import policy_variables
 from k8slite.apiserver.admission.dynamic.attributes import Attributes
 from k8slite.apiserver.admission.dynamic.expressions import Bindings, conditions_hold
 from k8slite.apiserver.admission.dynamic.matching import matching_kind
+from k8slite.apiserver.forms import read
+from k8slite.apiserver.versions import prepare
 from k8slite.apiserver.watch_cache import Entry
 
 __all__ = ["Evaluation", "Invocation", "invocations"]
@@ -53,9 +55,10 @@ class Invocation(NamedTuple):
         return bool(self.spec.get("failurePolicy") == "Ignore")
 
 
-def invocations(attributes: Attributes, policies: Kind, bindings: Kind) -> Iterator[Invocation]:
+async def invocations(attributes: Attributes, policies: Kind, bindings: Kind) -> list[Invocation]:
     """All policies that a request concerns, in the order of their bindings' names."""
     mirror = attributes.call.core.mirror
+    found = []
     for binding in mirror.cache(bindings).entries.values():
         bound = binding.parsed().get("spec") or {}
         policy = mirror.cache(policies).get("", bound.get("policyName", ""))
@@ -67,11 +70,11 @@ def invocations(attributes: Attributes, policies: Kind, bindings: Kind) -> Itera
         if kind is None or (narrower and _matches(attributes, narrower, every=True) is None):
             continue
         try:
-            yield Invocation(policy, binding, kind, _parameters(attributes, spec, bound))
+            parameters, problem = await _parameters(attributes, spec, bound), ""
         except LookupError as error:
-            yield Invocation(
-                policy, binding, kind, [], f"failed to configure binding: {error.args[0]}"
-            )
+            parameters, problem = [], f"failed to configure binding: {error.args[0]}"
+        found.append(Invocation(policy, binding, kind, parameters, problem))
+    return found
 
 
 def _matches(attributes: Attributes, match: Obj, *, every: bool) -> Kind | None:
@@ -79,7 +82,7 @@ def _matches(attributes: Attributes, match: Obj, *, every: bool) -> Kind | None:
     return matching_kind(attributes, match, rules, exclude, every=every)
 
 
-def _parameters(attributes: Attributes, spec: Obj, bound: Obj) -> list[Obj | None]:
+async def _parameters(attributes: Attributes, spec: Obj, bound: Obj) -> list[Obj | None]:
     """The objects to evaluate with, each in turn. Raises LookupError."""
     wanted, reference = spec.get("paramKind"), bound.get("paramRef")
     if not wanted or not reference:
@@ -107,25 +110,27 @@ def _parameters(attributes: Attributes, spec: Obj, bound: Obj) -> list[Obj | Non
                 "cannot use namespaced paramRef in policy binding that matches cluster-scoped "
                 "resources"
             )
-    cache = attributes.call.core.mirror.cache(kind)
-    found: list[Obj | None] = []
+    core = attributes.call.core
+    cache = core.mirror.cache(kind)
     if reference.get("name"):
         entry = cache.get(namespace, reference["name"])
-        found = [] if entry is None else [_as(kind, entry)]
+        entries = [] if entry is None else [entry]
     else:
         selector = from_object(reference.get("selector"))
-        for entry in cache.select(f"{namespace}/" if namespace else ""):
-            if selector.matches(entry.parsed()["metadata"].get("labels")):
-                found.append(_as(kind, entry))
-    if not found:
+        entries = [
+            entry
+            for entry in cache.select(f"{namespace}/" if namespace else "")
+            if selector.matches(entry.parsed()["metadata"].get("labels"))
+        ]
+    if not entries:
         if reference.get("parameterNotFoundAction") == "Allow":
             return []
         raise LookupError("no params found for policy binding with `Deny` parameterNotFoundAction")
-    return found
-
-
-def _as(kind: Kind, entry: Entry) -> Obj:
-    return {"apiVersion": kind.api_version, "kind": kind.kind, **entry.parsed()}
+    try:
+        await prepare(core, kind, entries)
+    except ApiError as error:
+        raise LookupError(error.message) from None
+    return [read(kind, entry) for entry in entries]
 
 
 class Evaluation:

@@ -37,7 +37,7 @@ async def mutating_policies(attributes: Attributes, pass_: Pass) -> None:
         return
     pass_.begin(attributes.new)
     errors: list[tuple[Invocation, str, str]] = []
-    for invocation in invocations(attributes, POLICIES, BINDINGS):
+    for invocation in await invocations(attributes, POLICIES, BINDINGS):
         if invocation.error:
             errors.append((invocation, invocation.error, "Forbidden"))
         for parameter in invocation.parameters:

@@ -32,7 +32,7 @@ async def validating_policies(attributes: Attributes) -> None:
     """Raises ApiError for the first denial; warnings go into the answer."""
     if not attributes.call.core.mirror.cache(BINDINGS).entries:
         return
-    for invocation in invocations(attributes, POLICIES, BINDINGS):
+    for invocation in await invocations(attributes, POLICIES, BINDINGS):
         for failure in await _failures(attributes, invocation):
             _act(attributes, invocation, failure)
 
