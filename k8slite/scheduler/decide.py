@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from k8slite.scheduler.framework import SKIP, Filter, Rejection, Score
-from k8slite.scheduler.plugins.table import FILTERS, SCORES
+from attrs import define, field
+
+from k8slite.scheduler.framework import SKIP, Only, Rejection
 from k8slite.scheduler.pod_info import PodInfo
+from k8slite.scheduler.profile import FilterEntry, Profile, ScoreEntry
 from k8slite.scheduler.snapshot import NodeInfo, Snapshot
 
-__all__ = ["NODES_MIN", "Decision", "decide", "fit_message", "nodes_to_find"]
+__all__ = [
+    "NODES_MIN", "Decision", "Feasible", "choose", "decide", "find_feasible", "fit_message",
+    "nodes_to_find", "passes",
+]  # fmt: skip
 
 NODES_MIN = 100
 """In a cluster of fewer nodes all are looked at."""
@@ -27,146 +32,254 @@ NO_NODES = "no nodes available to schedule pods"
 class Decision(NamedTuple):
     """`node` is "" when no node passes; then `message` says why, `plugins` names the filters that
     rejected some node, and `resolvable` the nodes where deleting pods could help. `looked_at` is
-    how many nodes were filtered."""
+    how many nodes were filtered, `feasible` how many of them passed."""
 
     node: str
     message: str = ""
     plugins: tuple[str, ...] = ()
     looked_at: int = 0
     resolvable: tuple[str, ...] = ()
+    feasible: int = 0
 
 
-def nodes_to_find(nodes: int) -> int:
-    """How many passing nodes are enough (kube-scheduler's adaptive percentage)."""
-    if nodes < NODES_MIN:
+@define
+class Feasible:
+    """What filtering found. `totals`: of each passing node, the sum of its absolute scores.
+    `refused` is set if no node at all will do."""
+
+    nodes: list[NodeInfo] = field(factory=list)
+    totals: list[int] = field(factory=list)
+    rejected: dict[str, Rejection] = field(factory=dict)
+    looked_at: int = 0
+    refused: Decision | None = None
+
+    def failure(self, total: int) -> Decision:
+        """The decision that there is no node, out of `total`."""
+        if self.refused is not None:
+            return self.refused
+        plugins = tuple(dict.fromkeys(r.plugin for r in self.rejected.values()))
+        resolvable = tuple(name for name, r in self.rejected.items() if r.resolvable)
+        message = fit_message(self.rejected.values(), total)
+        return Decision("", message, plugins, self.looked_at, resolvable)
+
+
+def nodes_to_find(nodes: int, percentage: int = 0) -> int:
+    """How many passing nodes are enough (0: kube-scheduler's adaptive percentage)."""
+    if nodes < NODES_MIN or percentage >= 100:
         return nodes
-    percent = max(PERCENT_MIN, 50 - nodes // 125)
+    percent = percentage or max(PERCENT_MIN, 50 - nodes // 125)
     return max(NODES_MIN, nodes * percent // 100)
 
 
 def decide(
-    pod: PodInfo,
-    snapshot: Snapshot,
-    start: int,
-    rng: random.Random,
-    filters: tuple[Filter, ...] = FILTERS,
-    scores: tuple[tuple[Score, int], ...] = SCORES,
+    pod: PodInfo, snapshot: Snapshot, start: int, rng: random.Random, profile: Profile
 ) -> Decision:
-    """Decide for one pod; `start` is the index of the node to look at first.
+    """Decide for one pod; `start` is the index of the node to look at first."""
+    feasible = find_feasible(pod, snapshot, start, profile)
+    if not feasible.nodes:
+        return feasible.failure(len(snapshot.nodes))
+    return choose(pod, snapshot, feasible, rng, profile)
+
+
+def find_feasible(pod: PodInfo, snapshot: Snapshot, start: int, profile: Profile) -> Feasible:
+    """The nodes that pass all filters, or enough of them.
 
     What follows from a pod's shape and a node alone is remembered, so that equal pods share the
     work, and only nodes that have changed are looked at again.
     """
     nodes = snapshot.nodes
     if not nodes:
-        return Decision("", NO_NODES)
+        return Feasible(refused=Decision("", NO_NODES))
+    active, named, refusal = _prepared(pod, snapshot, profile.filters)
+    if refusal is not None:
+        told = ", ".join(refusal.reasons)
+        message = f"0/{len(nodes)} nodes are available: {told}."
+        resolvable = tuple(node.name for node in nodes) if refusal.resolvable else ()
+        return Feasible(refused=Decision("", message, (refusal.plugin,), 0, resolvable))
+    search = _Search(pod, snapshot, profile, active)
+    if pod.nominated:  # room was made for it there
+        promised = snapshot.node(pod.nominated)
+        if promised is not None and (named is None or promised.name in named):
+            found = search.look_at((promised,), 1)
+            if found.nodes:
+                return found
+    if named is not None:
+        there = [node for own in named if (node := snapshot.node(own)) is not None]
+        return search.look_at(there, len(there))
     start %= len(nodes)
-    active = _prepared(pod, snapshot, filters)
-    for one, state in active:
-        if isinstance(state, Rejection):
-            told = ", ".join(state.reasons)
-            return Decision("", f"0/{len(nodes)} nodes are available: {told}.", (one.name,))
-    local = [(one, state) for one, state in active if one.local]
-    others = [(one, state) for one, state in active if not one.local]
-    absolute = [(one, weight) for one, weight in scores if one.absolute]
-    memo = snapshot.memo((pod.shape, filters, scores))
-    enough = nodes_to_find(len(nodes))
-    passing: list[NodeInfo] = []
-    totals: list[int] = []
-    rejected: list[tuple[Filter, Rejection, str]] = []
-    looked_at = 0
-    for node in itertools.chain(nodes[start:], nodes[:start]):
-        looked_at += 1
-        known = memo.get(node.name)
-        if known is None or known[0] != node.generation:
-            known = memo[node.name] = _look_at(pod, snapshot, node, local, absolute)
-        verdict = known[1]
-        if verdict is None and others:
-            verdict = _first_rejection(others, pod, node)
-        if verdict is None:
-            passing.append(node)
-            totals.append(known[2])
-            if len(passing) >= enough:
-                break
-        else:
-            rejected.append((*verdict, node.name))
-    if not passing:
-        plugins = tuple(dict.fromkeys(f.name for f, _, _ in rejected))
-        resolvable = tuple(name for _, r, name in rejected if r.resolvable)
-        message = fit_message([r for _, r, _ in rejected])
-        return Decision("", message, plugins, looked_at, resolvable)
-    if len(passing) == 1:
-        return Decision(passing[0].name, looked_at=looked_at)
-    relative = [(one, weight) for one, weight in scores if not one.absolute]
-    return Decision(_best(pod, snapshot, passing, totals, rng, relative), looked_at=looked_at)
+    enough = nodes_to_find(len(nodes), profile.percentage) if profile.scores else 1
+    return search.look_at(itertools.chain(nodes[start:], nodes[:start]), enough)
 
 
-Known = tuple[int, tuple[Filter, Rejection] | None, int]
+Known = tuple[int, Rejection | None, int]
 """What is remembered of a node: as of which generation, who refuses, the sum of absolute scores."""
+Active = list[tuple[FilterEntry, Any]]
 
 
-def _look_at(
-    pod: PodInfo,
-    snapshot: Snapshot,
-    node: NodeInfo,
-    local: Sequence[tuple[Filter, Any]],
-    absolute: Sequence[tuple[Score, int]],
-) -> Known:
-    verdict = _first_rejection(local, pod, node)
-    if verdict is not None:
-        return node.generation, verdict, 0
-    total = 0
-    for one, weight in absolute:
-        state = one.prepare(pod, snapshot, (node,))
-        if state is not SKIP:
-            total += weight * one.score(state, pod, node)
-    return node.generation, None, total
+class _Search:
+    """One pod's way through the nodes."""
+
+    def __init__(self, pod: PodInfo, snapshot: Snapshot, profile: Profile, active: Active) -> None:
+        self._pod = pod
+        self._snapshot = snapshot
+        self._profile = profile
+        self._local = [(entry, state) for entry, state in active if entry.local]
+        self._others = [(entry, state) for entry, state in active if not entry.local]
+        self._absolute = [entry for entry in profile.scores if entry.absolute]
+        self._memo: dict[str, Known] = snapshot.memo((profile.scheduler_name, pod.shape))
+
+    def look_at(self, nodes: Iterable[NodeInfo], enough: int) -> Feasible:
+        found = Feasible()
+        pod, memo, others = self._pod, self._memo, self._others
+        promises = self._snapshot.has_promises
+        looked_at = 0
+        for node in nodes:
+            looked_at += 1
+            known = memo.get(node.name)
+            if known is None or known[0] != node.generation:
+                known = memo[node.name] = self._look_at(node)
+            verdict = known[1]
+            if verdict is None and others:
+                verdict = _first_rejection(others, pod, node)
+            if verdict is None and promises:
+                verdict = self._beside_promised(node)
+            if verdict is None:
+                found.nodes.append(node)
+                found.totals.append(known[2])
+                if len(found.nodes) >= enough:
+                    break
+            else:
+                found.rejected[node.name] = verdict
+        found.looked_at = looked_at
+        return found
+
+    def _look_at(self, node: NodeInfo) -> Known:
+        generation = node.generation
+        verdict = _first_rejection(self._local, self._pod, node)
+        if verdict is not None:
+            return generation, verdict, 0
+        total = 0
+        for entry in self._absolute:
+            state = None
+            if entry.prepares:
+                state = entry.plugin.pre_score(self._pod, self._snapshot, (node,))
+            if state is not SKIP:
+                total += entry.weight * entry.plugin.score(state, self._pod, node)
+        return generation, None, total
+
+    def _beside_promised(self, node: NodeInfo) -> Rejection | None:
+        """Would it still fit once those came to whom the node is promised?"""
+        ahead = self._snapshot.ahead_of(self._pod, node.name)
+        if not ahead:
+            return None
+        with self._snapshot.with_pods(node, ahead):
+            return first_rejection(self._pod, self._snapshot, node, self._profile)
+
+
+def passes(pod: PodInfo, snapshot: Snapshot, node: NodeInfo, profile: Profile) -> bool:
+    """Would the node take the pod as things are, and leave promised room alone?"""
+    ahead = snapshot.ahead_of(pod, node.name)
+    if ahead:
+        with snapshot.with_pods(node, ahead):
+            if first_rejection(pod, snapshot, node, profile) is not None:
+                return False
+    return first_rejection(pod, snapshot, node, profile) is None
+
+
+def first_rejection(
+    pod: PodInfo, snapshot: Snapshot, node: NodeInfo, profile: Profile
+) -> Rejection | None:
+    """With everything worked out afresh."""
+    active, named, refusal = _prepared(pod, snapshot, profile.filters)
+    if refusal is not None:
+        return refusal
+    if named is not None and node.name not in named:
+        return Rejection(("node is filtered out by the prefilter result",))
+    return _first_rejection(active, pod, node)
 
 
 def _prepared(
-    pod: PodInfo, snapshot: Snapshot, filters: Sequence[Filter]
-) -> list[tuple[Filter, Any]]:
-    states = [(one, one.prepare(pod, snapshot)) for one in filters]
-    return [(one, state) for one, state in states if state is not SKIP]
+    pod: PodInfo, snapshot: Snapshot, entries: Sequence[FilterEntry]
+) -> tuple[Active, Mapping[str, None] | None, Rejection | None]:
+    """Filters that have something to say with their states, the only nodes to look at if these are
+    named, and who refuses all nodes."""
+    active: Active = []
+    named: dict[str, None] | None = None
+    naming: list[str] = []
+    for entry in entries:
+        state = entry.plugin.pre_filter(pod, snapshot) if entry.prepares else None
+        if state is SKIP:
+            continue
+        if isinstance(state, Rejection):
+            return active, named, state._replace(plugin=entry.name)
+        if isinstance(state, Only):
+            naming.append(entry.name)
+            allowed = dict.fromkeys(state.nodes)
+            named = allowed if named is None else {n: None for n in named if n in allowed}
+            if not named:
+                told = f"node(s) didn't satisfy plugin(s) [{' '.join(naming)}] simultaneously"
+                return active, named, Rejection((told,), plugin=entry.name)
+            state = state.state
+        if entry.filters:
+            active.append((entry, state))
+    return active, named, None
 
 
-def _first_rejection(
-    active: Sequence[tuple[Filter, Any]], pod: PodInfo, node: NodeInfo
-) -> tuple[Filter, Rejection] | None:
-    for one, state in active:
-        rejection = one.filter(state, pod, node)
+def _first_rejection(active: Active, pod: PodInfo, node: NodeInfo) -> Rejection | None:
+    for entry, state in active:
+        rejection: Rejection | None = entry.plugin.filter(state, pod, node)
         if rejection is not None:
-            return one, rejection
+            return rejection._replace(plugin=entry.name)
     return None
 
 
-def _best(
+def choose(
     pod: PodInfo,
     snapshot: Snapshot,
-    passing: Sequence[NodeInfo],
-    totals: list[int],
+    feasible: Feasible,
     rng: random.Random,
-    scores: Sequence[tuple[Score, int]],
-) -> str:
-    """The node with the highest total; `totals` are those of the scores that are not here."""
-    for one, weight in scores:
-        state = one.prepare(pod, snapshot, passing)
-        if state is SKIP:
-            continue
-        raw = [one.score(state, pod, node) for node in passing]
-        for i, score in enumerate(one.normalize(raw)):
-            totals[i] += weight * score
+    profile: Profile,
+    more: Mapping[str, int] | None = None,
+) -> Decision:
+    """The best of the nodes that passed; `more`: what extenders add to the score of each."""
+    nodes = feasible.nodes
+    if len(nodes) == 1:
+        return Decision(nodes[0].name, looked_at=feasible.looked_at, feasible=1)
+    totals = [*feasible.totals]
+    for entry in profile.scores:
+        if not entry.absolute:
+            _add_scores(entry, pod, snapshot, nodes, totals)
+    for i, node in enumerate(nodes if more else ()):
+        totals[i] += (more or {}).get(node.name, 0)
     best = max(totals)
-    winners = [node.name for node, total in zip(passing, totals, strict=True) if total == best]
-    return winners[0] if len(winners) == 1 else rng.choice(winners)
+    winners = [node.name for node, total in zip(nodes, totals, strict=True) if total == best]
+    winner = winners[0] if len(winners) == 1 else rng.choice(winners)
+    return Decision(winner, looked_at=feasible.looked_at, feasible=len(nodes))
 
 
-def fit_message(rejections: Sequence[Rejection]) -> str:
+def _add_scores(
+    entry: ScoreEntry,
+    pod: PodInfo,
+    snapshot: Snapshot,
+    nodes: Sequence[NodeInfo],
+    totals: list[int],
+) -> None:
+    plugin, weight = entry.plugin, entry.weight
+    state = plugin.pre_score(pod, snapshot, nodes) if entry.prepares else None
+    if state is SKIP:
+        return
+    scores = [plugin.score(state, pod, node) for node in nodes]
+    if entry.normalizes:
+        scores = plugin.normalize(scores)
+    for i, score in enumerate(scores):
+        totals[i] += weight * score
+
+
+def fit_message(rejections: Iterable[Rejection], total: int) -> str:
     """As kube-scheduler says it: `0/2 nodes are available: 1 Insufficient cpu, 1 Too many pods.`"""
     counts: dict[str, int] = {}
     for rejection in rejections:
         for reason in rejection.reasons:
             counts[reason] = counts.get(reason, 0) + 1
     told = ", ".join(sorted(f"{count} {reason}" for reason, count in counts.items()))
-    total = len(rejections)
-    return f"0/{total} nodes are available: {told}."
+    return f"0/{total} nodes are available:{f' {told}.' if told else ''}"

@@ -13,7 +13,9 @@ import sys
 import time
 
 from k8slite.api.meta import Obj
+from k8slite.scheduler.config import default_profile
 from k8slite.scheduler.decide import decide
+from k8slite.scheduler.framework import Handle
 from k8slite.scheduler.pod_info import pod_info
 from k8slite.scheduler.snapshot import Snapshot
 
@@ -60,6 +62,7 @@ def a_pod(number: int, shape: str) -> Obj:
 def measure(nodes: int, pods: int, shape: str) -> dict[str, float]:
     """Microseconds a decision, when the pods come one after another to empty nodes."""
     snapshot = Snapshot()
+    profile = default_profile(Handle(snapshot))
     for number in range(nodes):
         snapshot.put_node(a_node(number))
     infos = []
@@ -70,7 +73,7 @@ def measure(nodes: int, pods: int, shape: str) -> dict[str, float]:
     rng, start, times = random.Random(1), 0, []
     for info in infos:
         began = time.perf_counter()
-        decision = decide(info, snapshot, start, rng)
+        decision = decide(info, snapshot, start, rng, profile)
         snapshot.assume(info, decision.node)
         times.append(time.perf_counter() - began)
         start = (start + decision.looked_at) % nodes

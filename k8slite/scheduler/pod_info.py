@@ -5,13 +5,13 @@ Amounts are integers: `cpu` in thousandths, everything else in whole units (byte
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import orjson
 from attrs import define, field
 
 from k8slite.api import quantity
-from k8slite.api.meta import Obj, controller_of, key, namespace, uid
+from k8slite.api.meta import Obj, controller_of, deleting, key, make_key, name, namespace, uid
 from k8slite.scheduler.terms import Term, read_terms
 
 __all__ = ["HostPort", "PodInfo", "amounts", "pod_info", "pod_requests"]
@@ -85,6 +85,15 @@ def host_ports(spec: Obj) -> tuple[HostPort, ...]:
     )
 
 
+def claim_keys(pod: Obj) -> Iterator[str]:
+    """The claims that its volumes are, by name or made for it."""
+    for volume in pod["spec"].get("volumes") or ():
+        if volume.get("persistentVolumeClaim"):
+            yield make_key(namespace(pod), volume["persistentVolumeClaim"]["claimName"])
+        elif "ephemeral" in volume:
+            yield make_key(namespace(pod), f"{name(pod)}-{volume['name']}")
+
+
 @define(eq=False)
 class PodInfo:
     """A pod and what follows from its spec. `node` is "" until it is bound or assumed."""
@@ -102,11 +111,19 @@ class PodInfo:
     ports: tuple[HostPort, ...]
     owner: str
     """The uid of its controller, "" for none: pods of one controller are spread."""
+    owner_kind: str = ""
+    claims: tuple[str, ...] = ()
+    """Keys of its PersistentVolumeClaims."""
+    resource_claims: bool = False
     affinity: Obj = field(factory=dict)
     tolerations: Iterable[Obj] = ()
     node_selector: Mapping[str, str] = field(factory=dict)
     spread: tuple[Obj, ...] = ()
     terms: tuple[Term, ...] = ()
+    scheduler_name: str = "default-scheduler"
+    stopping: bool = False
+    nominated: str = ""
+    """The node that is promised to it, see `Snapshot.nominate`."""
     _shape: bytes = b""
 
     @property
@@ -145,10 +162,15 @@ def pod_info(pod: Obj) -> PodInfo:
         score_memory=for_score.get("memory", 0),
         ports=host_ports(spec),
         owner=owner["uid"] if owner else "",
+        owner_kind=owner["kind"] if owner else "",
         affinity=spec.get("affinity") or {},
         tolerations=tuple(spec.get("tolerations") or ()),
         node_selector=spec.get("nodeSelector") or {},
         spread=tuple(spec.get("topologySpreadConstraints") or ()),
+        claims=tuple(claim_keys(pod)) if spec.get("volumes") else (),
+        resource_claims=bool(spec.get("resourceClaims")),
+        scheduler_name=spec.get("schedulerName") or "default-scheduler",
+        stopping=deleting(pod),
     )
     if info.affinity:
         info.terms = read_terms(info)

@@ -1,134 +1,29 @@
-"""The cluster as the scheduler sees it (pure): nodes, and what the pods on them take.
+"""The cluster as the scheduler sees it (pure): nodes, what the pods on them take, what is promised.
 
-Owns the sums: they are kept up to date pod by pod, never counted again. A pod that was just
-decided on is *assumed*: it counts on its node until the apiserver confirms the binding (the same
-pod arrives with its node) or the binding fails (`forget`). Pods may arrive before their node
-does, and stay when it goes.
+A pod that was just decided on is *assumed*: it counts on its node until the apiserver confirms the
+binding (the same pod arrives with its node) or the binding fails (`forget`). A pod that made room
+for itself is *nominated*: it has no place yet, but less important pods must leave it the room. Pods
+may arrive before their node does, and stay when it goes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
-from k8slite.api.meta import Obj, name, uid
+from k8slite.api.meta import Obj, deleting, name, uid
 from k8slite.scheduler.counters import Counters, PodCount
-from k8slite.scheduler.pod_info import HostPort, PodInfo, add_to, amounts
+from k8slite.scheduler.devices import Devices
+from k8slite.scheduler.node_info import NodeInfo
+from k8slite.scheduler.pod_info import PodInfo
 from k8slite.scheduler.storage import Storage
 from k8slite.scheduler.terms import Choice, Term
 
 __all__ = ["NodeInfo", "Snapshot"]
 
-K = TypeVar("K", bound=Hashable)
 MEMOS_MAX = 32
 """Shapes of pods for which it is remembered what was found of each node."""
-
-
-class NodeInfo:
-    """One node: what it offers, and what is taken. `generation` is another one after each change;
-    no two nodes ever had the same."""
-
-    __slots__ = (
-        "_counters",
-        "allocatable",
-        "generation",
-        "images",
-        "labels",
-        "name",
-        "node",
-        "owners",
-        "pods",
-        "pods_max",
-        "ports",
-        "requested",
-        "score_cpu",
-        "score_memory",
-        "taints",
-        "unschedulable",
-    )
-    _generations = 0
-
-    def __init__(self, name: str, counters: Counters) -> None:
-        self.name = name
-        self._counters = counters
-        self.images: dict[str, int] = {}
-        self._changed()
-        self.node: Obj | None = None
-        self.labels: dict[str, str] = {}
-        self.taints: Sequence[Obj] = ()
-        self.unschedulable = False
-        self.allocatable: dict[str, int] = {}
-        self.pods_max = 0
-        self.pods: dict[str, PodInfo] = {}
-        self.requested: dict[str, int] = {}
-        self.score_cpu = 0
-        self.score_memory = 0
-        self.ports: dict[HostPort, int] = {}
-        self.owners: dict[str, int] = {}
-
-    def _changed(self) -> None:
-        NodeInfo._generations += 1
-        self.generation = NodeInfo._generations
-
-    def set_node(self, node: Obj) -> None:
-        spec, status = node.get("spec") or {}, node.get("status") or {}
-        old = self.node
-        self.node = node
-        if old is not None and _view(old) == _view(node):
-            return
-        if old is None or (old["metadata"].get("labels") or {}) != (
-            node["metadata"].get("labels") or {}
-        ):
-            self._counters.clear()
-        self._changed()
-        self._counters.count_images(self.images, -1)
-        self.images = {
-            image: each.get("sizeBytes", 0)
-            for each in status.get("images") or ()
-            for image in each.get("names") or ()
-        }
-        self._counters.count_images(self.images, 1)
-        self.labels = node["metadata"].get("labels") or {}
-        self.taints = spec.get("taints") or ()
-        self.unschedulable = bool(spec.get("unschedulable"))
-        self.allocatable = amounts((node.get("status") or {}).get("allocatable"))
-        self.pods_max = self.allocatable.pop("pods", 0)
-
-    def unset_node(self) -> None:
-        """The node is gone; pods may be on it still."""
-        self.node = None
-        self._counters.count_images(self.images, -1)
-        self.images = {}
-        self._changed()
-
-    def add_pod(self, info: PodInfo) -> None:
-        assert info.uid not in self.pods, f"{info.key} is on {self.name} already"
-        self.pods[info.uid] = info
-        add_to(self.requested, info.requests)
-        self.score_cpu += info.score_cpu
-        self.score_memory += info.score_memory
-        for port in info.ports:
-            self.ports[port] = self.ports.get(port, 0) + 1
-        if info.owner:
-            self.owners[info.owner] = self.owners.get(info.owner, 0) + 1
-        self._changed()
-        if self.node is not None:
-            self._counters.changed(self, info, 1)
-
-    def remove_pod(self, info: PodInfo) -> None:
-        del self.pods[info.uid]
-        for resource, amount in info.requests.items():
-            self.requested[resource] -= amount
-            assert self.requested[resource] >= 0
-        self.score_cpu -= info.score_cpu
-        self.score_memory -= info.score_memory
-        for port in info.ports:
-            _decrease(self.ports, port)
-        if info.owner:
-            _decrease(self.owners, info.owner)
-        self._changed()
-        if self.node is not None:
-            self._counters.changed(self, info, -1)
 
 
 class Snapshot:
@@ -140,6 +35,10 @@ class Snapshot:
         self._assumed: dict[str, None] = {}
         self.counters = Counters()
         self.storage = Storage()
+        self.devices = Devices()
+        self.budgets: dict[str, Obj] = {}
+        """PodDisruptionBudgets by key."""
+        self._nominated: dict[str, dict[str, PodInfo]] = {}
         self._memos: dict[Hashable, dict[str, Any]] = {}
         self._nodes: list[NodeInfo] | None = None
 
@@ -157,6 +56,51 @@ class Snapshot:
     def holders(self) -> dict[Term, dict[str, int]]:
         """The affinity terms of the pods there are, and how many state them in which place."""
         return self.counters.holders(self.nodes)
+
+    # Room that is promised.
+
+    def nominate(self, info: PodInfo, node_name: str) -> None:
+        """Promise the node to a pod that waits ("" takes the promise back)."""
+        if info.nominated:
+            self.withdraw(info)
+        info.nominated = node_name
+        if node_name:
+            self._nominated.setdefault(node_name, {})[info.uid] = info
+
+    def withdraw(self, info: PodInfo) -> None:
+        """The pod has got a place, is gone, or hopes for another node."""
+        promised = self._nominated.get(info.nominated)
+        if promised is not None:
+            promised.pop(info.uid, None)
+            if not promised:
+                del self._nominated[info.nominated]
+        info.nominated = ""
+
+    @property
+    def has_promises(self) -> bool:
+        return bool(self._nominated)
+
+    def nominated_on(self, node_name: str) -> Iterable[PodInfo]:
+        return self._nominated.get(node_name, {}).values()
+
+    def ahead_of(self, pod: PodInfo, node_name: str) -> list[PodInfo]:
+        """Pods to which the node is promised and which the pod must not rob of it."""
+        promised = self._nominated.get(node_name)
+        if not promised:
+            return []
+        return [p for p in promised.values() if p.priority >= pod.priority and p.uid != pod.uid]
+
+    @contextmanager
+    def with_pods(self, node: NodeInfo, pods: Iterable[PodInfo]) -> Iterator[None]:
+        """In thought, these pods are on the node too."""
+        added = [pod for pod in pods if pod.uid not in node.pods]
+        for pod in added:
+            node.add_pod(pod)
+        try:
+            yield
+        finally:
+            for pod in added:
+                node.remove_pod(pod)
 
     def memo(self, shape: Hashable) -> dict[str, Any]:
         """A place to keep what was found for pods of this shape, by node name."""
@@ -221,7 +165,7 @@ class Snapshot:
         if known is None or pod_uid not in self._assumed:
             return False
         labels, spec = pod["metadata"].get("labels") or {}, pod["spec"]
-        if spec["nodeName"] != known.node or labels != known.labels:
+        if spec["nodeName"] != known.node or labels != known.labels or deleting(pod):
             return False
         if {**known.pod["spec"], "nodeName": known.node} != spec:
             return False
@@ -251,17 +195,3 @@ class Snapshot:
     def _drop_if_empty(self, info: NodeInfo) -> None:
         if info.node is None and not info.pods:
             del self._infos[info.name]
-
-
-def _view(node: Obj) -> tuple[object, ...]:
-    """What counts of a node; heartbeats change nothing."""
-    spec, status = node.get("spec") or {}, node.get("status") or {}
-    labels = node["metadata"].get("labels")
-    taken = spec.get("taints"), spec.get("unschedulable")
-    return labels, *taken, status.get("allocatable"), status.get("images")
-
-
-def _decrease(counts: dict[K, int], key: K) -> None:
-    counts[key] -= 1
-    if not counts[key]:
-        del counts[key]

@@ -5,16 +5,18 @@ Owns: which free volumes are kept for which claims of pods that are being bound.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 
 from attrs import define, field, frozen
 
-from k8slite.api import meta
+from k8slite.api import meta, quantity
 from k8slite.api.meta import Obj, deleting, is_controlled_by, make_key, name, namespace
 from k8slite.api.node_affinity import matches_term
-from k8slite.api.volume_match import best_volume, class_of
+from k8slite.api.selectors import from_object
+from k8slite.api.volume_match import best_volume, class_of, requested
 
-__all__ = ["COMPLETED", "SELECTED_NODE", "Needs", "Storage", "Unusable"]
+__all__ = ["COMPLETED", "SELECTED_NODE", "Needs", "Storage", "Unusable", "allowed_by", "reaches"]
 
 COMPLETED = "pv.kubernetes.io/bind-completed"
 SELECTED_NODE = "volume.kubernetes.io/selected-node"
@@ -41,6 +43,45 @@ class Storage:
     volumes: dict[str, Obj] = field(factory=dict)
     classes: dict[str, Obj] = field(factory=dict)
     kept: dict[str, str] = field(factory=dict)
+    csi_nodes: dict[str, Obj] = field(factory=dict)
+    csi_drivers: dict[str, Obj] = field(factory=dict)
+    capacities: dict[str, Obj] = field(factory=dict)
+    attachments: dict[str, Obj] = field(factory=dict)
+
+    def volume_of(self, claim_key: str) -> Obj | None:
+        """The volume that the claim is bound to."""
+        claim = self.claims.get(claim_key)
+        own = "" if claim is None else claim["spec"].get("volumeName")
+        return self.volumes.get(own) if own else None
+
+    def attached(self, node: str) -> set[tuple[str, str]]:
+        """(driver, volume handle) of what is attached to the node, or about to be."""
+        found: set[tuple[str, str]] = set()
+        for attachment in self.attachments.values():
+            spec = attachment["spec"]
+            volume = self.volumes.get((spec.get("source") or {}).get("persistentVolumeName") or "")
+            if spec.get("nodeName") == node and volume is not None:
+                handle = (volume["spec"].get("csi") or {}).get("volumeHandle")
+                if handle:
+                    found.add((spec["attacher"], handle))
+        return found
+
+    def has_capacity(self, claims: Sequence[Obj], labels: Mapping[str, str]) -> bool:
+        """Could these be provisioned here, as far as their drivers publish what they have left?"""
+        for claim in claims:
+            chosen = self.classes.get(class_of(claim)) or {}
+            driver = self.csi_drivers.get(chosen.get("provisioner") or "")
+            if driver is None or not driver["spec"].get("storageCapacity"):
+                continue
+            wanted = quantity.parse(requested(claim))
+            if not any(
+                capacity.get("storageClassName") == name(chosen)
+                and _has_room(capacity, wanted)
+                and from_object(capacity.get("nodeTopology")).matches(labels)
+                for capacity in self.capacities.values()
+            ):
+                return False
+        return True
 
     def needs(self, pod: Obj) -> Needs | None:
         """None for a pod without claims. Raises Unusable."""
@@ -132,6 +173,11 @@ def _claim_name(pod: Obj, volume: Obj) -> str:
     return f"{name(pod)}-{volume['name']}" if "ephemeral" in volume else ""
 
 
+def _has_room(capacity: Obj, wanted: Decimal) -> bool:
+    largest = capacity.get("maximumVolumeSize") or capacity.get("capacity")
+    return largest is not None and quantity.parse(largest) >= wanted
+
+
 def _allows(term: Obj, labels: Mapping[str, str]) -> bool:
     expressions = term.get("matchLabelExpressions") or ()
     return all(labels.get(e["key"]) in e["values"] for e in expressions)
@@ -139,8 +185,11 @@ def _allows(term: Obj, labels: Mapping[str, str]) -> bool:
 
 def reaches(volume: Obj, labels: Mapping[str, str], node: str) -> bool:
     """Can the node use the volume?"""
-    required = (volume["spec"].get("nodeAffinity") or {}).get("required")
-    if required is None:
+    return allowed_by((volume["spec"].get("nodeAffinity") or {}).get("required"), labels, node)
+
+
+def allowed_by(selector: Obj | None, labels: Mapping[str, str], node: str) -> bool:
+    """Does a NodeSelector choose the node? None chooses all."""
+    if selector is None:
         return True
-    terms = required.get("nodeSelectorTerms") or ()
-    return any(matches_term(term, labels, node) for term in terms)
+    return any(matches_term(t, labels, node) for t in selector.get("nodeSelectorTerms") or ())

@@ -25,22 +25,36 @@ Spaces = Mapping[str, Mapping[str, str]]
 """The labels of each namespace."""
 
 
-@frozen
+@frozen(cache_hash=True)
 class Choice:
-    """Pods by label and namespace: those listed, and those whose labels `spaces` selects."""
+    """Pods by label and namespace: those listed, and those whose labels `spaces` selects. `owner`:
+    instead, all pods of one controller. `living`: none that are stopping. `also`: only pods that
+    these choose too."""
 
     selector: LabelSelector
     namespaces: tuple[str, ...] = ()
     spaces: LabelSelector | None = None
+    owner: str = ""
+    living: bool = False
+    also: tuple[Choice, ...] = ()
 
     def matches(self, other: PodInfo, spaces: Spaces) -> bool:
+        if self.living and other.stopping:
+            return False
+        if self.owner:
+            return other.owner == self.owner
+        if not self._here(other, spaces):
+            return False
+        return all(each.matches(other, spaces) for each in self.also)
+
+    def _here(self, other: PodInfo, spaces: Spaces) -> bool:
         near = other.namespace in self.namespaces or (
             self.spaces is not None and self.spaces.matches(spaces.get(other.namespace, {}))
         )
         return near and self.selector.matches(other.labels)
 
 
-@frozen
+@frozen(cache_hash=True)
 class Term:
     """One term as the pod that states it means it. `weight` is below 0 for aversion, and 0 for
     what is required."""
@@ -53,8 +67,10 @@ class Term:
 
 def selector_of(term: Obj, labels: Mapping[str, str]) -> LabelSelector:
     """The label selector of a term or constraint, with the values of matchLabelKeys and
-    mismatchLabelKeys taken from the pod itself."""
-    selector: Obj = dict(term.get("labelSelector") or {})
+    mismatchLabelKeys taken from the pod itself; one without a selector finds nothing."""
+    if term.get("labelSelector") is None:
+        return from_object(None)
+    selector: Obj = dict(term["labelSelector"])
     keys = [k for k in term.get("matchLabelKeys") or () if k in labels]
     if keys:
         own = {k: labels[k] for k in keys}

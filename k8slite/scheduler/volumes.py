@@ -6,26 +6,37 @@ provisioner makes a volume there; the volume controller does the rest, and this 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
 from k8slite.api import meta
-from k8slite.api.kinds import PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, STORAGE_CLASSES, Kind
+from k8slite.api.kinds import (
+    KIND,
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
+    STORAGE_CLASSES,
+    Kind,
+)
 from k8slite.api.meta import Obj, name, namespace, resource_version, uid
 from k8slite.api.volume_match import claim_reference
 from k8slite.client.api import Api
 from k8slite.client.informer import Handler, SharedInformers
+from k8slite.scheduler import events
+from k8slite.scheduler.events import Change
+from k8slite.scheduler.framework import BindFailed
 from k8slite.scheduler.pod_info import PodInfo
 from k8slite.scheduler.snapshot import Snapshot
-from k8slite.scheduler.storage import COMPLETED, SELECTED_NODE, Needs, Unusable
+from k8slite.scheduler.storage import COMPLETED, SELECTED_NODE
 
-__all__ = ["BindFailed", "VolumeBinder"]
+__all__ = ["VolumeBinder"]
 
+CSI_NODES = KIND["csinodes.storage.k8s.io"]
+CSI_DRIVERS = KIND["csidrivers.storage.k8s.io"]
+CSI_CAPACITIES = KIND["csistoragecapacities.storage.k8s.io"]
+VOLUME_ATTACHMENTS = KIND["volumeattachments.storage.k8s.io"]
 BOUND_BY_US = "pv.kubernetes.io/bound-by-controller"
 WAIT_SECONDS = 600.0
-
-
-class BindFailed(Exception):
-    """The claims could not be bound for this node; the pod must be decided on again."""
 
 
 class VolumeBinder:
@@ -36,17 +47,23 @@ class VolumeBinder:
         self._snapshot = snapshot
         self._changed = trio.Event()
 
-    def watch(self, informers: SharedInformers, tell: Handler) -> None:
+    def watch(self, informers: SharedInformers, tell: Callable[[Change], None]) -> None:
         """Keep the snapshot's storage; `tell` is called after each change."""
         storage = self._snapshot.storage
-        for kind, objects in (
-            (PERSISTENT_VOLUME_CLAIMS, storage.claims),
-            (PERSISTENT_VOLUMES, storage.volumes),
-            (STORAGE_CLASSES, storage.classes),
+        for kind, resource, objects in (
+            (PERSISTENT_VOLUME_CLAIMS, events.CLAIM, storage.claims),
+            (PERSISTENT_VOLUMES, events.VOLUME, storage.volumes),
+            (STORAGE_CLASSES, events.CLASS, storage.classes),
+            (CSI_NODES, events.CSI, storage.csi_nodes),
+            (CSI_DRIVERS, events.CSI, storage.csi_drivers),
+            (CSI_CAPACITIES, events.CSI, storage.capacities),
+            (VOLUME_ATTACHMENTS, events.CSI, storage.attachments),
         ):
-            informers.of(kind).add_handler(self._keep(kind, objects, tell))
+            informers.of(kind).add_handler(self._keep(kind, resource, objects, tell))
 
-    def _keep(self, kind: Kind, objects: dict[str, Obj], tell: Handler) -> Handler:
+    def _keep(
+        self, kind: Kind, resource: str, objects: dict[str, Obj], tell: Callable[[Change], None]
+    ) -> Handler:
         def handler(old: Obj | None, new: Obj | None) -> None:
             if new is None:
                 assert old is not None
@@ -59,34 +76,9 @@ class VolumeBinder:
                 self._snapshot.storage.kept.pop(name(gone), None)
             changed, self._changed = self._changed, trio.Event()
             changed.set()
-            tell(old, new)
+            tell(events.object_change(resource, old, new))
 
         return handler
-
-    def reserve(self, info: PodInfo) -> dict[str, str] | None:
-        """After a decision: keep volumes for the pod's claims. None: there is nothing to bind."""
-        needs = self._needs(info)
-        if needs is None or not needs.unbound:
-            return None
-        node = self._snapshot.node(info.node)
-        assert node is not None
-        chosen = self._snapshot.storage.choose(needs.unbound, node.labels, node.name)
-        assert chosen is not None, "the filter let the pod pass"
-        for claim, volume in chosen.items():
-            if volume:
-                self._snapshot.storage.kept[volume] = claim
-        return chosen
-
-    def release(self, chosen: dict[str, str] | None) -> None:
-        """The pod goes elsewhere, or nowhere."""
-        for volume in (chosen or {}).values():
-            self._snapshot.storage.kept.pop(volume, None)
-
-    def _needs(self, info: PodInfo) -> Needs | None:
-        try:
-            return self._snapshot.storage.needs(info.pod)
-        except Unusable as error:
-            raise BindFailed(str(error)) from None
 
     async def bind(self, info: PodInfo, chosen: dict[str, str]) -> None:
         """Raises BindFailed, ApiError, ClientError."""

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k8slite.api.meta import Obj, labels, name, namespace, uid
+from k8slite.scheduler.config import default_profile
 from k8slite.scheduler.decide import decide
+from k8slite.scheduler.framework import Handle
 from k8slite.scheduler.plugins.pod_affinity import PodAffinity
-from k8slite.scheduler.plugins.table import SCORES
 from k8slite.scheduler.pod_info import PodInfo, pod_info
 from k8slite.scheduler.snapshot import Snapshot
 from k8slite.scheduler.terms import PREFERRED, REQUIRED
@@ -170,8 +171,8 @@ class Twin:
 
 
 def liking(info: PodInfo, snapshot: Snapshot, where: str) -> int:
-    plugin = next(one for one, _ in SCORES if isinstance(one, PodAffinity))
-    state: Any = plugin.prepare(info, snapshot, snapshot.nodes)
+    plugin = PodAffinity({}, Handle(snapshot))
+    state: Any = plugin.pre_score(info, snapshot, snapshot.nodes)
     found = snapshot.node(where)
     assert found is not None
     return plugin.score(state, info, found) if isinstance(state, list) else 0
@@ -182,6 +183,7 @@ def liking(info: PodInfo, snapshot: Snapshot, where: str) -> int:
 def test_what_is_remembered_never_shows(pods: list[Obj], seed: int) -> None:
     rng = random.Random(seed)
     snapshot, twin = Snapshot(), Twin()
+    profile = default_profile(Handle(snapshot))
     for space, own in SPACES.items():
         snapshot.counters.set_space(space, own)
 
@@ -195,7 +197,7 @@ def test_what_is_remembered_never_shows(pods: list[Obj], seed: int) -> None:
         put_node(number)
     for one in pods:
         info = pod_info(one)
-        decision = decide(info, snapshot, rng.randrange(9), rng)
+        decision = decide(info, snapshot, rng.randrange(9), rng, profile)
         fitting = [n for n in twin.nodes if twin.fits(one, n)]
         for where in twin.nodes:
             assert liking(info, snapshot, where) == twin.liking(one, where)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from k8slite.scheduler.framework import SCORE_MAX, SKIP
+from k8slite.scheduler.framework import SCORE_MAX, SKIP, Handle
 from k8slite.scheduler.pod_info import PodInfo
 from k8slite.scheduler.snapshot import NodeInfo, Snapshot
 
@@ -19,10 +19,11 @@ MOST_BYTES = 1000 * MEGABYTE
 
 class ImageLocality:
     name = "ImageLocality"
-    local = False
-    absolute = False
 
-    def prepare(self, pod: PodInfo, snapshot: Snapshot, nodes: Sequence[NodeInfo]) -> Any:
+    def __init__(self, args: Mapping[str, Any], handle: Handle) -> None:
+        pass
+
+    def pre_score(self, pod: PodInfo, snapshot: Snapshot, nodes: Sequence[NodeInfo]) -> Any:
         spec = pod.pod["spec"]
         containers = [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
         images = [normalized(container.get("image") or "") for container in containers]
@@ -44,9 +45,6 @@ class ImageLocality:
         most = MOST_BYTES * len(images)
         held = min(max(here, LEAST_BYTES), most)
         return SCORE_MAX * (held - LEAST_BYTES) // (most - LEAST_BYTES)
-
-    def normalize(self, scores: list[int]) -> list[int]:
-        return scores
 
 
 def normalized(image: str) -> str:
