@@ -62,7 +62,9 @@ def custom_kinds(definition: Obj) -> Iterator[CustomKind]:
     """The served versions of a definition, in the order in which discovery prefers them."""
     spec = definition["spec"]
     names, group = spec["names"], spec["group"]
-    stored_as = next((f"{group}/{v['name']}" for v in spec["versions"] if v.get("storage")), "")
+    stored_as = next(
+        (f"{group}/{v['name']}" for v in spec.get("versions") or () if v.get("storage")), ""
+    )
     conversion = spec.get("conversion") or {}
     webhook = conversion.get("webhook") if conversion.get("strategy") == "Webhook" else None
     versions = sorted(spec.get("versions") or (), key=lambda v: version_order(v["name"]))
@@ -94,7 +96,7 @@ def custom_kinds(definition: Obj) -> Iterator[CustomKind]:
             schema=schema,
             storage=stored_as,
             conversion=webhook,
-            terminating=bool(definition["metadata"].get("deletionTimestamp")),
+            terminating=bool((definition.get("metadata") or {}).get("deletionTimestamp")),
             printer_columns=tuple(version.get("additionalPrinterColumns") or ())
             or ({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},),
             scale=subresources.get("scale"),
