@@ -26,8 +26,9 @@ ATTEMPTS = 3
 
 @attrs.frozen
 class LoadOptions:
-    """`everywhere`: ask all members in turn, not the leader alone. `processes`: how many make the
-    load, where one would be slower than the store."""
+    """`everywhere`: ask all members of etcd in turn, not the leader alone (raftkv's clients always
+    ask the leader). `processes`: how many make the load, where one would be slower than the store.
+    """
 
     op: str = "put"
     seconds: float = 10.0
@@ -60,7 +61,7 @@ async def load(running: Running, clients: int, options: LoadOptions) -> Cell:
     queue = run_queue()
     for attempt in range(1, ATTEMPTS + 1):
         endpoints = running.endpoints
-        if not options.everywhere:
+        if running.store == "raftkv" or not options.everywhere:
             endpoints = [endpoints[await leader_of(running)]]
         before = running.cpu_seconds()
         summaries = await _generate(running.store, endpoints, clients, options)

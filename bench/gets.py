@@ -1,8 +1,8 @@
 """Linearizable reads per second: real members, keys that are there, one machine.
 
 Every get asks for the newest state, so a majority must confirm that the leader still leads. Cells
-of two stores are measured in turn. By default all gets go to the leader; `--everywhere` spreads the
-connections over all members, which for a store that reads at followers may be the larger figure.
+of two stores are measured in turn. All gets go to the leader; `--everywhere` spreads etcd's over
+all its members, which costs more processor time but may be faster where there are many processors.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--connections", type=int, default=8, help="connections of the load (default: 8)")
     add("--keys", type=int, default=10_000, help="keys that are there (default: 10000)")
     add("--value-bytes", type=int, default=256, help="size of each value (default: 256)")
-    add("--everywhere", action="store_true", help="ask all members, not the leader alone")
+    add("--everywhere", action="store_true", help="ask all members of etcd, not its leader alone")
     add("--compare", choices=("etcd",), default=None, help="measure it in turn with raftkv")
     add("--rounds", type=int, default=1, metavar="N", help="measure each cell N times (default: 1)")
     add_output(parser)

@@ -1,4 +1,4 @@
-"""`k8slite bench quorum | startup | api | scheduler | proxy`: figures that this house promises."""
+"""`k8slite bench quorum | gets | watch | startup | api | ...`: figures that this house promises."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ __all__ = ["add_commands"]
 
 BENCHES: Final = {
     "quorum": "writes per second and latency by the store's quorum size",
+    "gets": "linearizable reads per second of the store",
+    "watch": "events per second that the store delivers to many watchers",
     "startup": "time until a cluster is ready, and its memory",
     "api": "requests, lists and watches of one apiserver",
     "scheduler": "pods bound per second, and the time of a decision",
