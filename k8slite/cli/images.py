@@ -117,7 +117,15 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _remove(arguments: argparse.Namespace) -> int:
-    if not _store(arguments).remove(arguments.image):
+    from k8slite.kubelet.images.uses import Uses
+
+    store, text = _store(arguments), arguments.image
+    used = Uses(store.directory / "used", "").in_use()
+    for image in store.images():
+        is_last_name = len(image.names) < 2 or text in (image.id, image.id.removeprefix("sha256:"))
+        if image.id in used and is_last_name and store.is_named(image, text):
+            raise CommandFailed(f"image {text!r} is in use by a container")
+    if not store.remove(text):
         raise CommandFailed(f"there is no image {arguments.image!r}: k8slite image list")
     print(f"removed {arguments.image}")
     return 0

@@ -9,6 +9,7 @@ import attrs
 
 from k8slite.api.meta import Obj
 from k8slite.client.client import ClientConfig
+from k8slite.kubelet.images.garbage import Policy
 from raftkv.host import Address
 
 VERSION = "v1.36.0"
@@ -29,6 +30,8 @@ class KubeletTimings:
     """How often the runtime is asked for everything, should its word have been lost."""
     resync: float = 60.0
     """How often each pod is looked at though nothing has happened; volumes are renewed then."""
+    image_garbage: float = 300.0
+    """How often it is looked at how full the images' disk is."""
     backoff_initial: float = 10.0
     backoff_max: float = 300.0
     retry: float = 1.0
@@ -70,4 +73,6 @@ class KubeletConfig:
     """Watch Services for the variables of containers; hollow nodes go without."""
     serve: bool = True
     """Whether to open the HTTPS server; hollow nodes go without."""
+    image_policy: Policy = attrs.field(factory=Policy)
+    """When images that nobody uses are removed."""
     timings: KubeletTimings = KubeletTimings()

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -28,6 +29,7 @@ from k8slite.kubelet.config import KubeletConfig
 from k8slite.kubelet.context import Context
 from k8slite.kubelet.heartbeat import Heartbeat
 from k8slite.kubelet.http_server import serve
+from k8slite.kubelet.image_garbage import collect_images
 from k8slite.kubelet.node import read_machine
 from k8slite.kubelet.paths import Paths
 from k8slite.kubelet.runtime.interface import PodNetwork, Runtime, SandboxStatus
@@ -210,5 +212,8 @@ async def open_kubelet_with(
             await services.wait_synced()
         pods.add_handler(kubelet.on_pod)
         nursery.start_soon(kubelet.watch_runtime)
+        node = _node_reference(config.node_name)
+        warn = partial(recorder.event_for, node, "Warning")
+        nursery.start_soon(collect_images, config, runtime, warn)
         nursery.start_soon(kubelet.relist)
         yield kubelet

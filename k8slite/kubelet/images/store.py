@@ -31,6 +31,7 @@ from k8slite.kubelet.images.layers import unpack_layer
 from k8slite.kubelet.images.reference import Reference, parse_reference
 
 BUILTIN = "docker.io/library/busybox"
+ABANDONED_SECONDS = 24 * 3600.0
 UNTAKEN = "k8slite-builtin"  # a tag nobody loads
 
 
@@ -169,6 +170,16 @@ class ImageStore:
         """Whether all its layers are there."""
         return all(layer.is_dir() for layer in image.layers)
 
+    def here_since(self, image: StoredImage) -> float:
+        """Wall-clock seconds; 0.0 for one that is gone."""
+        try:
+            return self._path(image.id).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
+    def _path(self, image_id: str) -> Path:
+        return self._images / f"{image_id.removeprefix('sha256:')}.json"
+
     def builtin(self, reference: Reference) -> StoredImage | None:
         """The image made of this machine's own busybox; it answers to any tag."""
         if self._builtin is None:
@@ -259,7 +270,7 @@ class ImageStore:
             if other.id != image.id and set(other.names) & set(names):
                 kept = tuple(n for n in other.names if n not in names)
                 self._write(attrs.evolve(other, names=kept))
-        mine = self._read(self._images / f"{image.id.removeprefix('sha256:')}.json")
+        mine = self._read(self._path(image.id))
         merged = tuple(dict.fromkeys((*names, *(mine.names if mine else ()))))
         image = attrs.evolve(image, names=merged)
         self._write(image)
@@ -284,8 +295,13 @@ class ImageStore:
         }
         with self._making() as temporary:
             (temporary / "image.json").write_text(json.dumps(document))
-            target = self._images / f"{image.id.removeprefix('sha256:')}.json"
-            os.replace(temporary / "image.json", target)
+            os.replace(temporary / "image.json", self._path(image.id))
+
+    def sweep(self, now: float) -> None:
+        """Remove what processes that were killed have left half-made."""
+        for entry in os.scandir(self.temporary):
+            if now - entry.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(entry.path, ignore_errors=True)
 
     @contextlib.contextmanager
     def _making(self) -> Any:
@@ -306,9 +322,9 @@ class ImageStore:
     def remove(self, text: str) -> bool:
         """Forget a name, and the image with its last name; layers no image needs are deleted.
 
-        A running container keeps its overlay: call this for images that none uses.
+        A running container keeps its overlay: call this for images that none uses (`uses.py`).
         """
-        image = next((i for i in self.images() if self._is_named(i, text)), None)
+        image = next((i for i in self.images() if self.is_named(i, text)), None)
         if image is None:
             return False
         gone = text if text in (image.id, image.id[7:]) else str(parse_reference(text))
@@ -316,7 +332,7 @@ class ImageStore:
         if kept and gone in image.names:
             self._write(attrs.evolve(image, names=kept))
             return True
-        (self._images / f"{image.id.removeprefix('sha256:')}.json").unlink(missing_ok=True)
+        self._path(image.id).unlink(missing_ok=True)
         self._cache = None
         used = {layer for other in self.images() for layer in other.layers}
         for layer in image.layers:
@@ -325,7 +341,8 @@ class ImageStore:
                 layer.with_suffix(".size").unlink(missing_ok=True)
         return True
 
-    def _is_named(self, image: StoredImage, text: str) -> bool:
+    def is_named(self, image: StoredImage, text: str) -> bool:
+        """Whether the text is its id or one of its names. Raises InvalidReference."""
         if text in (image.id, image.id.removeprefix("sha256:")):
             return True
         return str(parse_reference(text)) in image.names

@@ -16,6 +16,7 @@ import trio
 
 from k8slite.client.background import open_background
 from k8slite.kubelet.images.credentials import Credential
+from k8slite.kubelet.images.garbage import Plan, Policy
 from k8slite.kubelet.runtime.interface import (
     EVENTS_MAX,
     ContainerConfig,
@@ -310,6 +311,9 @@ class FakeRuntime:
 
     async def list_images(self) -> list[Image]:
         return []
+
+    async def collect_images(self, policy: Policy) -> Plan:
+        return Plan(0)
 
     def exit(self, container_id: str, exit_code: int) -> None:
         """Let a running container end now: a test's hand."""

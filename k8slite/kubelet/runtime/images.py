@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 
 import attrs
 
 from k8slite.kubelet.images.credentials import Credential
+from k8slite.kubelet.images.garbage import Candidate, Plan, Policy, make_plan
 from k8slite.kubelet.images.puller import Puller, PullError
 from k8slite.kubelet.images.store import ImageStore, StoredImage
-from k8slite.kubelet.runtime.interface import Image, RuntimeFailure
+from k8slite.kubelet.images.uses import Uses
+from k8slite.kubelet.runtime.interface import Image, ImageMissing, RuntimeFailure
 
 __all__ = ["Images"]
 
@@ -18,6 +21,7 @@ __all__ = ["Images"]
 class Images:
     store: ImageStore
     puller: Puller
+    uses: Uses
 
     def status(self, image: str) -> Image | None:
         found = self.store.resolve(image)
@@ -38,6 +42,51 @@ class Images:
 
     def list(self) -> list[Image]:
         return [_told(image) for image in self.store.images()]
+
+    def use(self, image: str, now: float) -> StoredImage:
+        """For a new container. Raises ImageMissing, OSError."""
+        found = self.store.resolve(image)
+        if found is not None:
+            self.uses.add(found.id, now)
+            found = self.store.resolve(image)  # it may have been removed just before
+        if found is None:
+            raise ImageMissing(f"image {image} is not on this node")
+        return found
+
+    def note(self, in_use: Iterable[str], now: float) -> None:
+        """What this node's containers use, as their statuses name it. Raises OSError."""
+        named = set(in_use)
+        mine = [
+            each.id
+            for each in self.store.images()
+            if named & {each.id, *map(each.reference_of, each.names)}
+        ]
+        self.uses.note(mine, now)
+
+    def collect(self, policy: Policy, in_use: Iterable[str], now: float) -> Plan:
+        """Remove what is in nobody's use, if the disk is that full; `in_use` as for `note`.
+
+        Raises OSError.
+        """
+        self.note(in_use, now)
+        images, used = self.store.images(), self.uses.in_use()
+        stat = os.statvfs(self.store.directory)
+        plan = make_plan(
+            policy,
+            capacity_bytes=stat.f_blocks * stat.f_frsize,
+            available_bytes=stat.f_bavail * stat.f_frsize,
+            candidates=[
+                Candidate(each.id, each.size_bytes, self.store.here_since(each), not each.pulled)
+                for each in images
+                if each.id not in used
+            ],
+            last_used=self.uses.last_used(),
+            now=now,
+        )
+        for image in plan.remove:
+            self.store.remove(image)
+        self.store.sweep(now)
+        return plan
 
 
 def _told(image: StoredImage) -> Image:

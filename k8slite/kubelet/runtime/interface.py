@@ -24,6 +24,7 @@ import attrs
 import trio
 
 from k8slite.kubelet.images.credentials import Credential
+from k8slite.kubelet.images.garbage import Plan, Policy
 
 EVENTS_MAX = 1024
 
@@ -341,3 +342,8 @@ class Runtime(Protocol):
         ...
 
     async def list_images(self) -> list[Image]: ...
+
+    async def collect_images(self, policy: Policy) -> Plan:
+        """Remove images that no container uses, if their disk is so full; what was done and what
+        could not be. Raises OSError."""
+        ...

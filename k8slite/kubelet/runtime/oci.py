@@ -17,6 +17,7 @@ from typing import Any
 
 from k8slite.kubelet.images.store import ImageStore, StoredImage
 from k8slite.kubelet.runtime import cgroups
+from k8slite.kubelet.runtime.backend import SandboxView
 from k8slite.kubelet.runtime.bundle import make_bundle
 from k8slite.kubelet.runtime.command import command_of, environment_of, stop_signal_of
 from k8slite.kubelet.runtime.execute import Exec
@@ -28,7 +29,7 @@ from k8slite.kubelet.runtime.interface import (
 )
 from k8slite.kubelet.runtime.launcher import PATH
 from k8slite.kubelet.runtime.records import read_json, write_json
-from k8slite.kubelet.runtime.shimmed import SandboxView, ShimRuntime, open_shim_runtime
+from k8slite.kubelet.runtime.shimmed import ShimRuntime, open_shim_runtime
 from k8slite.kubelet.runtime.users import identity_of
 from raftkv.host import Host
 

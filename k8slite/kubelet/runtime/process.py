@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from k8slite.kubelet.images.store import ImageStore, StoredImage
+from k8slite.kubelet.runtime.backend import SandboxView
 from k8slite.kubelet.runtime.command import command_of, environment_of, stop_signal_of
 from k8slite.kubelet.runtime.execute import Exec
 from k8slite.kubelet.runtime.interface import ContainerConfig, Features, SandboxConfig
 from k8slite.kubelet.runtime.launcher import PATH
 from k8slite.kubelet.runtime.records import read_json
-from k8slite.kubelet.runtime.shimmed import SandboxView, ShimRuntime, open_shim_runtime
+from k8slite.kubelet.runtime.shimmed import ShimRuntime, open_shim_runtime
 from raftkv.host import Host
 
 MARK = "K8SLITE_CONTAINER"  # in every container's environment, so that cleanup finds strays

@@ -15,17 +15,19 @@ import signal
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
 
 import attrs
 import trio
 
 from k8slite.client.background import open_background
 from k8slite.kubelet.images.credentials import Credential
+from k8slite.kubelet.images.garbage import Plan, Policy
 from k8slite.kubelet.images.puller import Puller
-from k8slite.kubelet.images.store import ImageStore, StoredImage
+from k8slite.kubelet.images.store import ImageStore
+from k8slite.kubelet.images.uses import Uses
 from k8slite.kubelet.runtime.attach import attach
-from k8slite.kubelet.runtime.execute import Exec, run_command
+from k8slite.kubelet.runtime.backend import Backend, SandboxView
+from k8slite.kubelet.runtime.execute import run_command
 from k8slite.kubelet.runtime.images import Images
 from k8slite.kubelet.runtime.interactive import run_interactive
 from k8slite.kubelet.runtime.interface import (
@@ -37,7 +39,6 @@ from k8slite.kubelet.runtime.interface import (
     ExecResult,
     Features,
     Image,
-    ImageMissing,
     PodNetwork,
     RuntimeFailure,
     SandboxConfig,
@@ -65,47 +66,6 @@ log = logging.getLogger(__name__)
 LOG_SIZE_MAX = 10 * 1024 * 1024  # Kubernetes' containerLogMaxSize and containerLogMaxFiles
 LOG_FILES_MAX = 5
 POLL_SECONDS = 1.0  # how often a stop looks for itself, should the shim's word be lost
-
-
-class Backend(Protocol):
-    """What one kind of container needs. The calls run in a thread; they may touch files."""
-
-    name: str
-    version: str
-    features: Features
-    sandbox_processes: bool
-
-    def sandbox(self, directory: Path, config: SandboxConfig) -> dict[str, Any]:
-        """What `shim.json` says about the sandbox (used if it has a process)."""
-        ...
-
-    def container(
-        self, directory: Path, config: ContainerConfig, sandbox: SandboxView, image: StoredImage
-    ) -> dict[str, Any]:
-        """What `shim.json` says about the container. Raises RuntimeFailure."""
-        ...
-
-    def exec(self, directory: Path, command: tuple[str, ...], *, tty: bool = False) -> Exec: ...
-
-    def unsupported(self, config: ContainerConfig) -> tuple[str, ...]: ...
-
-    def forget(self, directory: Path) -> None:
-        """Before a container's directory is removed."""
-        ...
-
-    def forget_pod(self, pod_uid: str) -> None:
-        """Before a sandbox's directory is removed."""
-        ...
-
-
-@attrs.frozen
-class SandboxView:
-    """A sandbox as a backend sees it. `pid` 0: no process holds namespaces."""
-
-    id: str
-    config: SandboxConfig
-    pid: int
-    ip: str
 
 
 class ShimRuntime:
@@ -295,9 +255,7 @@ class ShimRuntime:
         if status is None or not status.ready:
             raise ContainerNotFound(f"sandbox {sandbox_id} is not ready")
         await self._bury_lost(sandbox_id)
-        image = self._images.store.resolve(config.image)
-        if image is None:
-            raise ImageMissing(f"image {config.image} is not on this node")
+        image = self._images.use(config.image, self._host.now())
         sandbox_directory = self._sandbox_root / sandbox_id
         state = read_json(sandbox_directory / "state.json")
         stored, _ = sandbox_from_json(read_json(sandbox_directory / "config.json"))
@@ -388,7 +346,11 @@ class ShimRuntime:
         await trio.to_thread.run_sync(lambda: shutil.rmtree(directory, ignore_errors=True))
         if self._containers.pop(container_id, None) is not None:
             self._exits.pop(container_id).set()
+            self._images.note(self._named_images(), self._host.now())
             self._changed(status.pod_uid)
+
+    def _named_images(self) -> list[str]:
+        return [container.image_id for container in self._containers.values()]
 
     async def list_containers(self, pod_uid: str | None = None) -> list[ContainerStatus]:
         for status in list(self._containers.values()):
@@ -456,6 +418,10 @@ class ShimRuntime:
     async def list_images(self) -> list[Image]:
         return self._images.list()
 
+    async def collect_images(self, policy: Policy) -> Plan:
+        named, now = self._named_images(), self._host.now()
+        return await trio.to_thread.run_sync(self._images.collect, policy, named, now)
+
 
 def _runtime_directory(root_dir: str | Path) -> Path:
     directory = Path(root_dir).absolute() / "runtime"
@@ -491,7 +457,8 @@ async def open_shim_runtime(
         os.close(handle)
     with sock:
         async with open_launcher(directory) as launcher, open_background() as nursery:
-            calls = Images(images, Puller(images, nursery, registry_command))
+            uses = Uses(images.directory / "used", directory.parent.name)
+            calls = Images(images, Puller(images, nursery, registry_command), uses)
             runtime = ShimRuntime(directory, host, calls, backend, launcher)
             runtime.load()
             nursery.start_soon(_listen, runtime, sock)
