@@ -69,9 +69,14 @@ def default_volume_attachment(o: Obj) -> None:
     o.setdefault("status", {}).setdefault("attached", False)
 
 
+CPU_UTILIZATION = 80
+"""In percent of what is requested: what an autoscaler without metrics aims at."""
+
+
 def default_autoscaler_v1(o: Obj) -> None:
     spec = o.setdefault("spec", {})
     spec.setdefault("minReplicas", 1)
+    spec.setdefault("targetCPUUtilizationPercentage", CPU_UTILIZATION)
     status = o.setdefault("status", {})
     status.setdefault("currentReplicas", 0)
     status.setdefault("desiredReplicas", 0)
@@ -88,7 +93,7 @@ def default_autoscaler_v2(o: Obj) -> None:
     spec = o.setdefault("spec", {})
     spec.setdefault("minReplicas", 1)
     if not spec.get("metrics"):
-        target = {"type": "Utilization", "averageUtilization": 80}
+        target = {"type": "Utilization", "averageUtilization": CPU_UTILIZATION}
         spec["metrics"] = [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
     behavior = spec.get("behavior")
     if behavior is not None:

@@ -1,0 +1,18 @@
+"""One cluster for all clients: a control plane, and two nodes whose pods are processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster.real import Cluster, cluster
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with cluster(tmp_path_factory.mktemp("home"), "clients") as made:
+        made.must(
+            "up", "--detach", "--fast", "--runtime", "process", "--control-planes", "1"
+        )  # fmt: skip
+        yield made
