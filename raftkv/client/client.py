@@ -56,7 +56,7 @@ log = logging.getLogger(__name__)
 PAUSE_SECONDS = 0.05
 """Between two attempts, on average; drawn anew each time."""
 AVOID_SECONDS = 2.0
-"""How long a member that could not serve is asked last."""
+"""How long a leader that could not be reached is not looked for there, whoever names it."""
 
 
 class KvClient:
@@ -418,12 +418,15 @@ class KvClient:
                     self._leader = None
 
     async def near_connection(self) -> Connection:
-        """The first endpoint that answers; those that lately could not serve are asked last, in
-        the order in which that was found."""
+        """The first endpoint that answers; those that could not serve are asked last, in the
+        order in which that was found.
+
+        However long ago it was: a stopped process accepts connections for ever, each costs a while
+        to see through, and of two such members the first would be forgiven when the second is left.
+        """
         while True:
-            past = trio.current_time() - AVOID_SECONDS
             avoided = self._avoided
-            for address in sorted(self.endpoints, key=lambda at: max(avoided.get(at, past), past)):
+            for address in sorted(self.endpoints, key=lambda at: avoided.get(at, -inf)):
                 try:
                     return await self._connect(address)
                 except UNREACHABLE as error:

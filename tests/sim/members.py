@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import zlib
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -25,14 +25,16 @@ from raftkv.errors import Corrupt, StorageFailed
 from raftkv.host import Address, Disk
 from raftkv.raft.effects import Effects, Role
 from raftkv.raft.log import RaftLog
-from raftkv.raft.messages import Entry
+from raftkv.raft.messages import NORMAL, Entry
 from raftkv.raft.node import RaftNode
 from raftkv.server import Server, ServerConfig, open_server
 from raftkv.storage.replay import ANYBODY, Identity, Recovered
 from raftkv.storage.wal import Wal
+from raftkv.wire.framing import unpack
 from tests.checkers.agreement import Agreement
+from tests.checkers.replayed import Replayed
 
-__all__ = ["CLIENT_PORT", "PEER_PORT", "Members", "cluster", "observed"]
+__all__ = ["CLIENT_PORT", "PEER_PORT", "Members", "cluster", "observed", "replayed"]
 
 CLIENT_PORT = 2379
 PEER_PORT = 2380
@@ -124,10 +126,23 @@ class Members:
         return Members(world, configs)
 
 
+def replayed(log: dict[int, Entry]) -> Replayed:
+    """The whole history, made from the log that `observed` has gathered."""
+    found = Replayed()
+    for index in range(1, max(log) + 1):
+        entry = log[index]
+        if entry.kind == NORMAL and entry.data:
+            for command in unpack(entry.data):
+                found.apply(command)
+    return found
+
+
 @asynccontextmanager
-async def cluster(world: World) -> AsyncIterator[tuple[Members, KvClient]]:
-    """Three members with a leader, and a client."""
-    peers = {number: Address(f"m{number}", PEER_PORT) for number in (1, 2, 3)}
+async def cluster(
+    world: World, size: int = 3, *, configure: Callable[[Members], None] = lambda members: None
+) -> AsyncIterator[tuple[Members, KvClient]]:
+    """So many members with a leader, and a client. `configure` may change their configs."""
+    peers = {number: Address(f"m{number}", PEER_PORT) for number in range(1, size + 1)}
     configs = {
         f"m{number}": ServerConfig(
             id=number,
@@ -140,6 +155,7 @@ async def cluster(world: World) -> AsyncIterator[tuple[Members, KvClient]]:
         for number in peers
     }
     members = Members(world, configs)
+    configure(members)
     members.start()
     host = world.host("client")
     async with open_client(members.endpoints, host.net, rng=host.rng) as kv:

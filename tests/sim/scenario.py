@@ -20,17 +20,16 @@ from netsim.world import Outcome, World, run
 from raftkv.client import open_client
 from raftkv.client.types import FROM_KEY
 from raftkv.errors import NotApplied, UnknownOutcome
-from raftkv.raft.messages import NORMAL, Entry
-from raftkv.wire.framing import unpack
+from raftkv.raft.messages import Entry
 from tests.checkers.agreement import Agreement
 from tests.checkers.history import History
 from tests.checkers.history import Outcome as Told
 from tests.checkers.leases import check_lease
 from tests.checkers.linearizable import check_linearizable
-from tests.checkers.replayed import Pair, Replayed
+from tests.checkers.replayed import Pair
 from tests.checkers.revisions import check_revisions
 from tests.sim.damage import Vandal
-from tests.sim.members import Members, observed
+from tests.sim.members import Members, observed, replayed
 from tests.sim.workload import ALL_KEYS, Caller, LeaseHolder, Watcher
 
 __all__ = ["Report", "plan_of", "play"]
@@ -93,6 +92,7 @@ class _Story:
     callers: list[Caller] = attrs.field(factory=list)
     watchers: list[Watcher] = attrs.field(factory=list)
     holders: list[LeaseHolder] = attrs.field(factory=list)
+    stage: str = "to write"
 
     async def tell(self, world: World) -> Report:
         members = Members.draw(world, world.rng("members"), _members_of(world.seed))
@@ -110,8 +110,9 @@ class _Story:
                     nursery.start_soon(run_actor)
                 rng = world.rng("vandal")
                 vandal = Vandal(world, members, self.agreement, rng, self.reached)
-                nursery.start_soon(vandal.run, FAULTS_SECONDS / 4)
-                await carry_out(world, self.plan, members.leader)
+                async with trio.open_nursery() as faults:
+                    faults.start_soon(vandal.run, FAULTS_SECONDS / 4)
+                    faults.start_soon(carry_out, world, self.plan, members.leader)
                 self.reached.update(fault.kind for fault in self.plan)
                 lost = vandal.struck
                 async with core_only(world, world.rng("core"), members.names, lost) as core:
@@ -121,7 +122,7 @@ class _Story:
                         await self._wait_shown()
                     if scope.cancelled_caught:
                         raise NoProgress(
-                            f"the core {core} made no progress: {self._state(members)}"
+                            f"the core {core} had no time {self.stage}: {self._state(members)}"
                         )
                     self._check_leases(world)
                     self._check_members(members, core)
@@ -162,11 +163,13 @@ class _Story:
                     await trio.sleep(0.1)
                 world.note(str(operation))
             revision = max(revision, operation.revision or 0)
+        self.stage = "to show it to the watchers"
         while any(watcher.shown_to < revision for watcher in self.watchers):
             await trio.sleep(0.1)
 
     async def _converge(self, members: Members, core: list[str]) -> None:
         """All members of the core come to hold the same state."""
+        self.stage = "to agree"
         for caller in self.callers:
             caller.stopped = True
         while True:
@@ -185,6 +188,7 @@ class _Story:
 
     async def _wait_shown(self) -> None:
         """Until the observer has seen all that was acknowledged: leases are used to the end."""
+        self.stage = "to show the rest"
         while any(
             operation.wrote and (operation.revision or 0) > self.watchers[0].shown_to
             for operation in self.history.operations
@@ -197,30 +201,20 @@ class _Story:
                 check_lease(life, now=world.time(), slack=LIVENESS_SECONDS)
                 self.reached["leases gone"] += life.gone is not None
 
-    def _replayed(self) -> Replayed:
-        """The whole history, made from the log."""
-        replayed = Replayed()
-        for index in range(1, max(self.log) + 1):
-            entry = self.log[index]
-            if entry.kind == NORMAL and entry.data:
-                for command in unpack(entry.data):
-                    replayed.apply(command)
-        return replayed
-
     def _check_members(self, members: Members, core: list[str]) -> None:
         """They hold what the log makes of them, and owe nobody an answer."""
-        replayed = self._replayed()
+        wanted = replayed(self.log)
         for name in core:
             machine = members.running[name].replica.machine
             held = {key: Pair(*row) for key, *row in machine.range(b"\0", FROM_KEY).kvs}
-            assert (machine.revision, held) == (replayed.revision, replayed.live), name
-            assert machine.compact_revision == replayed.compacted, name
+            assert (machine.revision, held) == (wanted.revision, wanted.live), name
+            assert machine.compact_revision == wanted.compacted, name
 
     def _check_history(self) -> None:
-        replayed = self._replayed()
-        check_revisions(self.history, replayed.changes)
+        wanted = replayed(self.log)
+        check_revisions(self.history, wanted.changes)
         for watcher in self.watchers:
-            watcher.check(replayed.changes, replayed.compactions)
+            watcher.check(wanted.changes, wanted.compactions)
             self.reached["a watcher compacted"] += len(watcher.segments) > 1
         check_linearizable(self.history)
         self.reached["operations answered"] += self.history.count(Told.OK)
