@@ -126,7 +126,7 @@ class _Search:
         self._local = [(entry, state) for entry, state in active if entry.local]
         self._others = [(entry, state) for entry, state in active if not entry.local]
         self._absolute = [entry for entry in profile.scores if entry.absolute]
-        self._memo: dict[str, Known] = snapshot.memo((profile.scheduler_name, pod.shape))
+        self._memo: dict[str, Known] = snapshot.memo((profile, pod.shape))
 
     def look_at(self, nodes: Iterable[NodeInfo], enough: int) -> Feasible:
         found = Feasible()
