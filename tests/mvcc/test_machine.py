@@ -91,7 +91,15 @@ def test_txn_is_one_revision_and_reads_its_own_writes() -> None:
         (["txn", [[b"a", None, "mod", "~", 0]], [], []], "InvalidRequest"),
         (["txn", [[b"a", None, "mod", "=", b""]], [], []], "InvalidRequest"),
         (["txn", [[b"a", None, "value", "=", 0]], [], []], "InvalidRequest"),
-        (["txn", [], [["txn", [], [], []]], []], "InvalidRequest"),
+        (["txn", [], [["txn", [], []]], []], "InvalidRequest"),
+        (["txn", [], [put(b"x"), ["txn", [], [], [put(b"x")]]], []], "DuplicateKey"),
+        (["txn", [], [["txn", [], [put(b"x")], []]] * 2, []], "DuplicateKey"),
+        (
+            ["txn", [], [["delete", b"w", b"y", False], ["txn", [], [put(b"x")], []]], []],
+            "DuplicateKey",
+        ),
+        (["txn", [], [["txn", [], [put(b"x"), rangeop(b"a", None, 9)], []]], []], "FutureRevision"),
+        (["txn", [], [["txn", [], [rangeop(b"a")] * 128, []]], []], "TooManyOps"),
         (["txn", [], 5, []], "InvalidRequest"),
     ],
 )
@@ -104,6 +112,21 @@ def test_refusals_have_no_effect(command: Any, code: str) -> None:
     assert events == []
     assert machine.hash() == before
     assert machine.revision == 2
+
+
+def test_txn_in_a_txn_takes_its_branch_by_the_state_before() -> None:
+    machine = Machine()
+    machine.apply(put(b"a"))
+    inner = ["txn", [[b"a", None, "version", "=", 1]], [put(b"b", b"then")], [put(b"b", b"else")]]
+    outer = ["txn", [], [put(b"a", b"two"), inner, rangeop(b"b")], []]
+    result, events = machine.apply(outer)
+    assert result[:2] == [3, True]
+    assert result[2][1] == [3, True, [[3, None]]]
+    assert result[2][2].kvs == [(b"b", b"then", 3, 3, 1, 0)]
+    assert [each[1][:2] for each in events] == [(b"a", b"two"), (b"b", b"then")]
+    assert machine.apply(outer)[0][2][1] == [4, False, [[4, None]]]
+    assert not is_read_only(outer)
+    assert is_read_only(["txn", [], [["txn", [], [rangeop(b"a")], []]], []])
 
 
 def test_deletes_of_one_txn_may_overlap() -> None:
