@@ -32,6 +32,8 @@ class KubeletTimings:
     """How often each pod is looked at though nothing has happened; volumes are renewed then."""
     image_garbage: float = 300.0
     """How often it is looked at how full the images' disk is."""
+    stats: float = 10.0
+    """How often it is looked what containers use."""
     backoff_initial: float = 10.0
     backoff_max: float = 300.0
     retry: float = 1.0

@@ -34,6 +34,8 @@ from k8slite.kubelet.node import read_machine
 from k8slite.kubelet.paths import Paths
 from k8slite.kubelet.runtime.interface import PodNetwork, Runtime, SandboxStatus
 from k8slite.kubelet.server import Server
+from k8slite.kubelet.stats.sampler import Sampler
+from k8slite.kubelet.stats.server import Stats
 from k8slite.kubelet.status_manager import StatusManager
 from k8slite.kubelet.volume_files import remove_pod_directory
 from k8slite.kubelet.worker import PodWorker
@@ -194,12 +196,14 @@ async def open_kubelet_with(
             backoff=Backoff(timings.backoff_initial, timings.backoff_max),
         )
         kubelet = Kubelet(context, pods, nursery)
+        sampler = Sampler(host, runtime, timings.stats)
         if listener is not None:
             kubelet.address = listener.address
             gate = None
             if config.tls is not None:
                 gate = Gate(api, config.node_name, frozenset(config.authorized_users))
-            server = Server(config, host, runtime, kubelet.pods, gate)
+            stats = Stats(config, host, runtime, kubelet.pods, sampler)
+            server = Server(config, host, runtime, kubelet.pods, gate, stats)
             nursery.start_soon(serve, listener, server.handle, config.tls)
         heartbeat = Heartbeat(api, config, host, runtime, machine, kubelet.address.port)
         await heartbeat.register()
@@ -212,6 +216,8 @@ async def open_kubelet_with(
             await services.wait_synced()
         pods.add_handler(kubelet.on_pod)
         nursery.start_soon(kubelet.watch_runtime)
+        if config.serve:
+            nursery.start_soon(sampler.run)
         node = _node_reference(config.node_name)
         warn = partial(recorder.event_for, node, "Warning")
         nursery.start_soon(collect_images, config, runtime, warn)

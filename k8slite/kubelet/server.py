@@ -1,5 +1,6 @@
-"""What the kubelet answers over HTTPS: `/containerLogs/...`, `/pods`, `/healthz`, and by way of
-`streaming` `/exec/...`, `/attach/...`, `/portForward/...`.
+"""What the kubelet answers over HTTPS: `/containerLogs/...`, `/pods`, `/healthz`; by way of `stats`
+`/stats/summary` and `/metrics/...`, by way of `streaming` `/exec/...`, `/attach/...`,
+`/portForward/...`.
 
 With TLS, everything but `/healthz` needs a certificate of our authority or a token, and the
 apiserver's word that its user may (see `authorization`).
@@ -22,6 +23,7 @@ from k8slite.kubelet.http_server import Answer, Request, Takeover
 from k8slite.kubelet.logs import LogOptions, follow_log
 from k8slite.kubelet.pods import Observed, find_container
 from k8slite.kubelet.runtime.interface import ContainerState, ContainerStatus, Runtime
+from k8slite.kubelet.stats.server import Stats
 from k8slite.kubelet.streaming import Streaming
 from raftkv.host import Host
 
@@ -36,6 +38,7 @@ class Server:
     pods: Callable[[], Sequence[Obj]]
     gate: Gate | None
     """None: everybody may (without TLS nobody could be told from another)."""
+    stats: Stats
 
     async def handle(self, request: Request) -> Answer | Takeover:
         if request.path in ("/healthz", "/healthz/ping", "/healthz/syncloop"):
@@ -59,6 +62,9 @@ class Server:
             listing = {"kind": "PodList", "apiVersion": "v1", "metadata": {}}
             body = orjson.dumps({**listing, "items": [*self.pods()]})
             return Answer(body=body, content_type="application/json")
+        told = await self.stats.answer(request)
+        if told is not None:
+            return told
         parts = request.path.strip("/").split("/")
         if parts[0] == "containerLogs" and len(parts) == 4:
             return await self._logs(parts[1], parts[2], parts[3], request.query)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,7 +10,13 @@ import attrs
 
 from k8slite.kubelet.images.store import StoredImage
 from k8slite.kubelet.runtime.execute import Exec
-from k8slite.kubelet.runtime.interface import ContainerConfig, Features, SandboxConfig
+from k8slite.kubelet.runtime.interface import (
+    ContainerConfig,
+    ContainerStatus,
+    Features,
+    SandboxConfig,
+    Usage,
+)
 
 __all__ = ["Backend", "SandboxView"]
 
@@ -35,6 +42,10 @@ class Backend(Protocol):
     def exec(self, directory: Path, command: tuple[str, ...], *, tty: bool = False) -> Exec: ...
 
     def unsupported(self, config: ContainerConfig) -> tuple[str, ...]: ...
+
+    def usage(self, containers: Mapping[Path, ContainerStatus]) -> dict[str, Usage]:
+        """Of running containers, by id; `containers` by directory."""
+        ...
 
     def forget(self, directory: Path) -> None:
         """Before a container's directory is removed."""

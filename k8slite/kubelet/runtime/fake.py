@@ -8,12 +8,13 @@ one function, `Life` from its configuration, so that a test may script it.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import attrs
 import trio
 
+from k8slite.api.quantity import milli_value, value
 from k8slite.client.background import open_background
 from k8slite.kubelet.images.credentials import Credential
 from k8slite.kubelet.images.garbage import Plan, Policy
@@ -32,12 +33,16 @@ from k8slite.kubelet.runtime.interface import (
     SandboxStatus,
     StartFailure,
     Streams,
+    Usage,
 )
 from raftkv.host import Host
 
 RUN_SECONDS = "fake.k8slite.io/run-seconds"
 EXIT_CODE = "fake.k8slite.io/exit-code"
 START_SECONDS = "fake.k8slite.io/start-seconds"
+CPU = "fake.k8slite.io/cpu"
+MEMORY = "fake.k8slite.io/memory"
+"""What each container of the pod uses: quantities."""
 NOTHING_RUNS = "the containers of the fake runtime are timers, no process runs in them"
 
 
@@ -293,6 +298,21 @@ class FakeRuntime:
         container = self._get(container_id)
         age = self._host.now() - container.status.started_at
         return kind == "liveness" or age >= container.life.ready_seconds
+
+    async def usage(self) -> Mapping[str, Usage]:
+        """As the pods' annotations say, from each container's start."""
+        return {
+            each: self._used(container)
+            for each, container in self._containers.items()
+            if container.status.state is ContainerState.RUNNING
+        }
+
+    def _used(self, container: _Container) -> Usage:
+        notes = self._sandboxes[container.status.sandbox_id].config.annotations
+        cores = milli_value(notes.get(CPU, "1m")) * 1_000_000
+        memory = value(notes.get(MEMORY, "1Mi"))
+        age = self._host.now() - container.status.started_at
+        return Usage(int(cores * age), memory, memory, memory, processes=1)
 
     def unsupported(self, config: ContainerConfig) -> tuple[str, ...]:
         return ()

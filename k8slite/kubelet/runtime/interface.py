@@ -184,6 +184,27 @@ class Image:
 
 
 @attrs.frozen
+class Usage:
+    """`cpu_ns`: processor time so far. `working_set_bytes`: what cannot be reclaimed at once,
+    that is without file pages that were not used lately."""
+
+    cpu_ns: int
+    memory_bytes: int
+    working_set_bytes: int
+    rss_bytes: int = 0
+    page_faults: int = 0
+    major_page_faults: int = 0
+    processes: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        mine, its = attrs.astuple(self), attrs.astuple(other)
+        return Usage(*(a + b for a, b in zip(mine, its, strict=True)))
+
+
+NOTHING = Usage(0, 0, 0)
+
+
+@attrs.frozen
 class ExecResult:
     exit_code: int
     stdout: bytes
@@ -329,6 +350,11 @@ class Runtime(Protocol):
 
     async def probe(self, container_id: str, kind: str) -> bool | None:
         """What a runtime without real processes answers for a probe; None: probe it yourself."""
+        ...
+
+    async def usage(self) -> Mapping[str, Usage]:
+        """What the containers that run use now, by id; those of which it is not known are left
+        out."""
         ...
 
     def unsupported(self, config: ContainerConfig) -> tuple[str, ...]:

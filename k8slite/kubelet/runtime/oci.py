@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,16 @@ from k8slite.kubelet.runtime.command import command_of, environment_of, stop_sig
 from k8slite.kubelet.runtime.execute import Exec
 from k8slite.kubelet.runtime.interface import (
     ContainerConfig,
+    ContainerStatus,
     Features,
     RuntimeFailure,
     SandboxConfig,
+    Usage,
 )
 from k8slite.kubelet.runtime.launcher import PATH
 from k8slite.kubelet.runtime.records import read_json, write_json
 from k8slite.kubelet.runtime.shimmed import ShimRuntime, open_shim_runtime
+from k8slite.kubelet.runtime.usage import of_group
 from k8slite.kubelet.runtime.users import identity_of
 from raftkv.host import Host
 
@@ -156,6 +159,13 @@ class OciBackend:
 
     def unsupported(self, config: ContainerConfig) -> tuple[str, ...]:
         return ()
+
+    def usage(self, containers: Mapping[Path, ContainerStatus]) -> dict[str, Usage]:
+        found = {
+            status.id: of_group(f"{self._parent}/pod{status.pod_uid}/{directory.name}")
+            for directory, status in containers.items()
+        }
+        return {each: usage for each, usage in found.items() if usage is not None}
 
     def forget(self, directory: Path) -> None:
         spec = read_json(directory / "shim.json")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,17 @@ from k8slite.kubelet.images.store import ImageStore, StoredImage
 from k8slite.kubelet.runtime.backend import SandboxView
 from k8slite.kubelet.runtime.command import command_of, environment_of, stop_signal_of
 from k8slite.kubelet.runtime.execute import Exec
-from k8slite.kubelet.runtime.interface import ContainerConfig, Features, SandboxConfig
+from k8slite.kubelet.runtime.interface import (
+    ContainerConfig,
+    ContainerStatus,
+    Features,
+    SandboxConfig,
+    Usage,
+)
 from k8slite.kubelet.runtime.launcher import PATH
 from k8slite.kubelet.runtime.records import read_json
 from k8slite.kubelet.runtime.shimmed import ShimRuntime, open_shim_runtime
+from k8slite.kubelet.runtime.usage import ProcessTable
 from raftkv.host import Host
 
 MARK = "K8SLITE_CONTAINER"  # in every container's environment, so that cleanup finds strays
@@ -96,6 +103,17 @@ class ProcessBackend:
         if security.privileged or security.add_capabilities:
             notes.append("privileges and capabilities are not given")
         return tuple(notes)
+
+    def usage(self, containers: Mapping[Path, ContainerStatus]) -> dict[str, Usage]:
+        if not containers:
+            return {}
+        table, found = ProcessTable.read(), {}
+        for directory, status in containers.items():
+            state = read_json(directory / "state.json")
+            usage = None if state is None else table.below(state["shim"])
+            if usage is not None:
+                found[status.id] = usage
+        return found
 
     def forget(self, directory: Path) -> None:
         if not (directory / "exit.json").exists():

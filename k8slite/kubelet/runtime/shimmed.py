@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import signal
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -45,6 +45,7 @@ from k8slite.kubelet.runtime.interface import (
     SandboxStatus,
     StartFailure,
     Streams,
+    Usage,
 )
 from k8slite.kubelet.runtime.launcher import Launcher, open_launcher
 from k8slite.kubelet.runtime.ports import connect, connect_inside
@@ -403,6 +404,14 @@ class ShimRuntime:
 
     async def probe(self, container_id: str, kind: str) -> bool | None:
         return None
+
+    async def usage(self) -> Mapping[str, Usage]:
+        running = {
+            self._container_root / status.id: status
+            for status in await self.list_containers()
+            if status.state is ContainerState.RUNNING
+        }
+        return await trio.to_thread.run_sync(self._backend.usage, running)
 
     def unsupported(self, config: ContainerConfig) -> tuple[str, ...]:
         return self._backend.unsupported(config)
