@@ -81,6 +81,8 @@ def range_operation(request: Any) -> list[Any]:
     if not request.key:
         raise EmptyKey
     limit = 0 if needs_all(request) else max(request.limit, 0)
+    if limit and request.sort_target:
+        limit += 1  # sorted without an order: among the first ones and the next
     return [
         "range",
         request.key,
@@ -212,4 +214,4 @@ def _part(operation: Any, row: Sequence[Any]) -> Any:
         return ResponseOp(response_put=put_response(row, header))
     if kind == "request_delete_range":
         return ResponseOp(response_delete_range=delete_response(row, header))
-    return ResponseOp(response_txn=txn_response(operation.request_txn, row, header))
+    return ResponseOp(response_txn=txn_response(operation.request_txn, row, Header()))

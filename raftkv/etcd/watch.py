@@ -113,12 +113,12 @@ class WatchCall:
     async def _create(self, stream: trio.abc.Stream, request: Any) -> None:
         key, end, id_ = request.key or b"\0", request.range_end or None, request.watch_id
         refusal = ""
-        if id_ and id_ in self._numbers:
-            refusal = DUPLICATE_ID
+        if request.start_revision < 0:
+            refusal = Compacted.text
         elif end is not None and end != b"\0" and key >= end:
             refusal = EMPTY_RANGE
-        elif request.start_revision < 0:
-            refusal = Compacted.text
+        elif id_ and id_ in self._numbers:
+            refusal = DUPLICATE_ID
         if refusal:
             await self._refuse(refusal)
             return
@@ -198,12 +198,15 @@ class WatchCall:
         """A watch that is over by the member's word. Raises RpcError: so are all."""
         if isinstance(error, NoLeader):
             raise rpc_error(error)
-        watching = self._watches.pop(number)
-        if self._numbers.get(watching.id) == number:
-            del self._numbers[watching.id]
+        watching = self._watches[number]
         if isinstance(error, Compacted):
+            # As in etcd, the id is free again only when the client cancels the watch as well.
             oldest = error.compact_revision
             await self._send(watch_id=watching.id, canceled=True, compact_revision=oldest)
+            return
+        del self._watches[number]
+        if self._numbers.get(watching.id) == number:
+            del self._numbers[watching.id]
 
     def _seen(self, revision: int) -> None:
         """What headers tell never goes down on a stream."""

@@ -27,7 +27,7 @@ key no longer meant. A txn in a txn is not offered: Kubernetes never uses one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from raftkv.errors import (
@@ -48,6 +48,7 @@ __all__ = [
     "TXN_OPS_MAX",
     "is_prefix",
     "is_read_only",
+    "operations_in",
     "prefix_end",
     "validate",
 ]
@@ -158,45 +159,68 @@ def _compare(compare: Command) -> None:
         raise InvalidRequest(f"{target} is compared with an integer")
 
 
-def _branch(ops: Command) -> None:
-    """One branch of a transaction: no key may be put twice, or be put and deleted."""
+Deletes = list[tuple[bytes, bytes | None]]
+
+
+def _branch(ops: Command, room: int) -> tuple[dict[bytes, None], Deletes]:
+    """One branch of a transaction: no key may be put twice, or be put and deleted; its puts and
+    deletes.
+
+    The branches of a txn in it exclude each other, so both may put a key. As in etcd, deletes of
+    this branch and of txns before count against the puts of a txn in it, those of later ones don't.
+    """
+    _check_operations(ops, room)
     puts: dict[bytes, None] = {}
-    deletes: list[tuple[bytes, bytes | None]] = []
+    deletes: Deletes = [(op[1], op[2]) for op in ops if op[0] == "delete"]
+    for op in ops:
+        if op[0] == "txn":
+            (then_puts, then_deletes), (else_puts, else_deletes) = _txn(op, room)
+            for key in then_puts:
+                _check_key(key, puts, deletes)
+            for key in else_puts:
+                _check_key(key, {} if key in then_puts else puts, deletes)
+            puts |= then_puts | else_puts
+            deletes += then_deletes + else_deletes
+    for op in ops:
+        if op[0] == "put":
+            _check_key(op[1], puts, deletes)
+            puts[op[1]] = None
+    return puts, deletes
+
+
+def _check_operations(ops: Command, room: int) -> None:
     for op in ops:
         if not isinstance(op, SEQUENCES) or not op or type(op[0]) is not str:
             raise InvalidRequest("an operation in a txn is a list that begins with its name")
+        if op[0] == "txn":
+            continue
         check = IN_TXN.get(op[0])
         if check is None:
-            raise InvalidRequest("an operation in a txn is a put, a delete or a range")
+            raise InvalidRequest("an operation in a txn is a put, a delete, a range or a txn")
         check(op)
-        if op[0] == "put":
-            if op[1] in puts:
-                raise DuplicateKey
-            puts[op[1]] = None
-        elif op[0] == "delete":
-            deletes.append((op[1], op[2]))
+
+
+def _check_key(key: bytes, puts: dict[bytes, None], deletes: Deletes) -> None:
+    """Raise DuplicateKey for a put of what is put or deleted already."""
+    if key in puts:
+        raise DuplicateKey
     for start, end in deletes:
-        if not end:
-            overlapping = start in puts
-        elif end == FROM_KEY:
-            overlapping = any(key >= start for key in puts)
-        else:
-            overlapping = any(start <= key < end for key in puts)
-        if overlapping:
+        if key == start if not end else key >= start and (end == FROM_KEY or key < end):
             raise DuplicateKey
 
 
-def _txn(command: Command) -> None:
+def _txn(command: Command, room: int = TXN_OPS_MAX) -> Any:
+    """Checks a txn that may hold `room` operations; the puts and deletes of its branches."""
     _length(command, 4)
     for part in command[1:]:
         if not isinstance(part, SEQUENCES):
             raise InvalidRequest("a txn is [compares, success operations, failure operations]")
-        if len(part) > TXN_OPS_MAX:
-            raise TooManyOps
+    most = max(len(part) for part in command[1:])
+    if most > room:
+        raise TooManyOps
     for compare in command[1]:
         _compare(compare)
-    _branch(command[2])
-    _branch(command[3])
+    return _branch(command[2], room - most), _branch(command[3], room - most)
 
 
 def _compact(command: Command) -> None:
@@ -252,7 +276,7 @@ IN_TXN: Final[dict[str, Callable[[Command], None]]] = {
     "delete": _delete,
     "range": _range,
 }
-COMMANDS: Final[dict[str, Callable[[Command], None]]] = {
+COMMANDS: Final[dict[str, Callable[[Command], object]]] = {
     "put": _put,
     "delete": _delete,
     "txn": _txn,
@@ -276,6 +300,16 @@ def validate(command: Command) -> None:
     check(command)
 
 
+def operations_in(txn: Command) -> Iterator[Command]:
+    """The operations of all branches of a (valid) txn, and of those in it."""
+    for branch in txn[2:]:
+        for operation in branch:
+            if operation[0] == "txn":
+                yield from operations_in(operation)
+            else:
+                yield operation
+
+
 def is_read_only(command: Command) -> bool:
     """Whether this (valid) command is a txn that can't write, to be answered as a read."""
-    return command[0] == "txn" and all(op[0] == "range" for branch in command[2:] for op in branch)
+    return command[0] == "txn" and all(op[0] == "range" for op in operations_in(command))

@@ -18,7 +18,7 @@ from raftkv.mvcc.leases import Lease, LeaseTable
 from raftkv.mvcc.members import MemberInfo, MemberTable
 from raftkv.mvcc.sizes import check_answer
 from raftkv.mvcc.store import Store
-from raftkv.mvcc.txn import check_kept, check_operations, holds
+from raftkv.mvcc.txn import Plan, check_kept, check_operations, flattened, planned
 
 __all__ = ["Machine"]
 
@@ -131,15 +131,19 @@ class Machine:
         return [revision, len(deleted), deleted if want_previous else []]
 
     def _txn(self, command: Command) -> list[Any]:
-        _, compares, success, failure = command
+        plan = planned(self.store, command)
+        check_operations(self.store, self.leases, list(flattened(plan)))
+        return self._carry_out(plan, self.store.revision)
+
+    def _carry_out(self, plan: Plan, revision: int) -> list[Any]:
         store = self.store
-        succeeded = all(holds(store, compare) for compare in compares)
-        operations = success if succeeded else failure
-        check_operations(store, self.leases, operations)
-        revision = store.revision
         results: list[Any] = []
-        for operation in operations:
-            if operation[0] == "put":
+        for operation in plan.operations:
+            if isinstance(operation, Plan):
+                result = self._carry_out(operation, revision)
+                revision = result[0]
+                results.append(result)
+            elif operation[0] == "put":
                 _, key, value, lease, want_previous = operation
                 before = self._write(key, value, lease)
                 revision = store.revision + 1
@@ -162,7 +166,7 @@ class Machine:
                         count_only=count_only,
                     )
                 )
-        return [revision, succeeded, results]
+        return [revision, plan.succeeded, results]
 
     def _compact(self, command: Command) -> list[Any]:
         self.store.compact(command[1])

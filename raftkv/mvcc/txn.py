@@ -1,15 +1,18 @@
 """Transactions: the comparisons, and the refusals that depend on state.
 
-Comparisons are made on the state before the transaction; its operations then run in order and see
-one another's writes. Everything that can be refused is refused by `check_operations` before the
-first write, so a transaction has no effect at all or its whole effect, in one revision.
+Comparisons are made on the state before the transaction, those of transactions in it too; its
+operations then run in order and see one another's writes. Everything that can be refused is refused
+by `check_operations` before the first write, so a transaction has no effect at all or its whole
+effect, in one revision.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
+
+import attrs
 
 from raftkv.errors import KeyNotFound
 from raftkv.mvcc.commands import Command, Kv
@@ -17,7 +20,7 @@ from raftkv.mvcc.leases import LeaseTable
 from raftkv.mvcc.sizes import check_answer
 from raftkv.mvcc.store import Store
 
-__all__ = ["check_kept", "check_operations", "holds"]
+__all__ = ["Plan", "check_kept", "check_operations", "flattened", "holds", "planned"]
 
 FIELDS: Final = {"value": 1, "create": 2, "mod": 3, "version": 4, "lease": 5}
 OPERATORS: Final[dict[str, Callable[[Any, Any], bool]]] = {
@@ -27,6 +30,31 @@ OPERATORS: Final[dict[str, Callable[[Any, Any], bool]]] = {
     ">": operator.gt,
 }
 ABSENT: Final[Kv] = (b"", b"", 0, 0, 0, 0)
+
+
+@attrs.frozen(slots=True)
+class Plan:
+    """What a txn will do: its operations in order, a txn among them as its own plan."""
+
+    succeeded: bool
+    operations: list[Command | Plan]
+
+
+def planned(store: Store, txn: Command) -> Plan:
+    """The branches that a txn takes, and those in them, by the state as it is."""
+    _, compares, success, failure = txn
+    succeeded = all(holds(store, compare) for compare in compares)
+    operations = success if succeeded else failure
+    return Plan(succeeded, [planned(store, op) if op[0] == "txn" else op for op in operations])
+
+
+def flattened(plan: Plan) -> Iterator[Command]:
+    """The operations of a plan, in the order in which they will run."""
+    for operation in plan.operations:
+        if isinstance(operation, Plan):
+            yield from flattened(operation)
+        else:
+            yield operation
 
 
 def holds(store: Store, compare: Command) -> bool:
@@ -55,7 +83,7 @@ def check_kept(store: Store, put: Command) -> None:
         raise KeyNotFound
 
 
-def check_operations(store: Store, leases: LeaseTable, operations: Command) -> None:
+def check_operations(store: Store, leases: LeaseTable, operations: Sequence[Command]) -> None:
     """Raise KeyNotFound, LeaseNotFound, Compacted, FutureRevision or RequestTooLarge, before
     anything was written.
 
@@ -67,6 +95,7 @@ def check_operations(store: Store, leases: LeaseTable, operations: Command) -> N
             check_kept(store, operation)
             if operation[3]:
                 leases.get(operation[3])
-        elif operation[0] == "range":
+    for operation in operations:
+        if operation[0] == "range":
             store.check_revision(operation[4])
     check_answer(store, operations)

@@ -29,7 +29,7 @@ from raftkv.errors import (
     ProposalDropped,
     SnapshotDamaged,
 )
-from raftkv.mvcc.commands import Event
+from raftkv.mvcc.commands import Event, operations_in
 from raftkv.mvcc.machine import Machine
 from raftkv.mvcc.sizes import has_pairs
 from raftkv.raft import errors as raft_errors
@@ -458,7 +458,7 @@ def _orphans(data: bytes) -> list[tuple[ReplyTo, int, list[Any]]]:
 def _grows(command: list[Any]) -> bool:
     """Whether a command may add bytes to the store."""
     if command[0] == "txn":
-        return any(op[0] == "put" for branch in command[2:] for op in branch)
+        return any(op[0] == "put" for op in operations_in(command))
     return command[0] in ("put", "lease_grant")
 
 

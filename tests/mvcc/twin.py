@@ -129,6 +129,7 @@ class Twin:
         for op in branch:
             if op[0] == "put" and op[3] and op[3] not in self.leases:
                 raise Refused("LeaseNotFound")
+        for op in branch:
             if op[0] == "range":
                 self.check(op[4])
         results: list[Any] = []
