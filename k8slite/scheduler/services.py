@@ -26,7 +26,7 @@ from k8slite.api.meta import (
 )
 from k8slite.api.status import ApiError
 from k8slite.client.api import Api
-from k8slite.client.errors import REQUEST_ERRORS
+from k8slite.client.errors import REQUEST_ERRORS, ClientError
 from k8slite.client.events import EventRecorder
 from k8slite.scheduler.framework import BindFailed
 from k8slite.scheduler.pod_info import PodInfo
@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 NOT_FOUND = 404
 CONFLICT = 409
 ATTEMPTS = 5
+LOOK_UP_SECONDS = 0.5
 RESOURCE_CLAIMS = KIND["resourceclaims.resource.k8s.io"]
 FINALIZER = "resource.kubernetes.io/delete-protection"
 
@@ -189,10 +190,25 @@ class ClaimBinder:
             except ApiError as error:
                 if error.code != CONFLICT or attempt == ATTEMPTS - 1:
                     raise
-            live = await self._api.get(RESOURCE_CLAIMS, name(claim), namespace(claim))
-            if uid(live) != uid(claim):
+            except ClientError:
+                if attempt == ATTEMPTS - 1:
+                    raise
+            live = await self._look_up(claim)
+            if live is None or uid(live) != uid(claim):
                 raise BindFailed(f"resourceclaim {claim_key} is another one by now")
             claim = live
+
+    async def _look_up(self, claim: Obj) -> Obj | None:
+        """The claim as it is now; asks until somebody answers."""
+        while True:
+            try:
+                return await self._api.get(RESOURCE_CLAIMS, name(claim), namespace(claim))
+            except ApiError as error:
+                if error.code == NOT_FOUND:
+                    return None
+            except ClientError as error:
+                log.info("claim=%s error=%s", name(claim), error)
+            await trio.sleep(LOOK_UP_SECONDS)
 
     async def _write(self, pod: PodInfo, claim: Obj, promised: Obj | None) -> None:
         status = copy(claim.get("status") or {})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import random
 from typing import Any
 
+import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from k8slite.api.kinds import KIND, NODES, PODS
 from k8slite.api.meta import Obj, get_condition, key
 from k8slite.scheduler.allocate import allocate, missing_class
 from k8slite.scheduler.devices import Devices
+from tests.client.fake_api import Flaky
 from tests.scheduler.objects import node, pod
 from tests.scheduler.test_scheduler import open_world, where
 
@@ -278,13 +281,7 @@ async def test_no_device_is_given_twice(autojump_clock: trio.testing.MockClock) 
             api.add(PODS, using(f"p{i}", f"c{i}"))
         await trio.sleep(5)
         assert sum(bool(bound) for bound in where(api).values()) == 4
-        given_out = [
-            (r["pool"], r["device"])
-            for c in api.all(CLAIMS)
-            for r in ((c.get("status") or {}).get("allocation") or {"devices": {"results": []}})[
-                "devices"
-            ]["results"]
-        ]
+        given_out = devices_given(api)
         assert len(given_out) == len({*given_out}) == 4
         [waiting, *_] = [k for k, bound in where(api).items() if not bound]
         [held, *_] = [k for k, bound in where(api).items() if bound]
@@ -293,3 +290,36 @@ async def test_no_device_is_given_twice(autojump_clock: trio.testing.MockClock) 
         api.remove(CLAIMS, key(done))
         await trio.sleep(5)
         assert sum(bool(bound) for bound in where(api).values()) == 4, waiting
+
+
+def devices_given(api: Any) -> list[tuple[str, str]]:
+    allocations = [(c.get("status") or {}).get("allocation") or {} for c in api.all(CLAIMS)]
+    results = [r for a in allocations for r in a.get("devices", {}).get("results", ())]
+    return [(result["pool"], result["device"]) for result in results]
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_faults_never_give_a_device_twice(
+    seed: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    rng = random.Random(seed)
+    async with open_world(seed) as api:
+        flaky = Flaky(rng.randrange(3, 6))
+        api.fault, api.lose_answers = flaky.before, flaky.after
+        api.event_delay = lambda: rng.random()
+        for own in "ab":
+            api.add(NODES, node(own))
+            api.add(SLICES, slice_of(own, device("g0"), device("g1")))
+        api.add(CLASSES, class_of())
+        for i in range(7):
+            api.add(CLAIMS, claim(f"c{i}", request()))
+            api.add(PODS, using(f"p{i}", f"c{i}"))
+            await trio.sleep(rng.random())
+            if rng.random() < 0.4:
+                api.break_watches(compact=rng.random() < 0.5)
+            given_out = devices_given(api)
+            assert len(given_out) == len({*given_out})
+        await trio.sleep(400)
+        given_out = devices_given(api)
+        assert len(given_out) == len({*given_out}) == 4
+        assert sum(bool(bound) for bound in where(api).values()) == 4

@@ -51,6 +51,9 @@ class DynamicResources:
         self._binder = handle.services.claims if handle.services is not None else None
         self._chosen: dict[str, tuple[str, ...]] = {}
         """By the uid of a pod that is being bound: the keys of all its claims."""
+        self._written: dict[str, None] = {}
+        """Claims whose allocation was written: the promise stays until the informer shows that, or
+        for a moment the devices would seem to be free."""
         self.wakes = (
             Wakes(RESOURCE_CLAIM, Action.ADD | Action.UPDATE | Action.DELETE, self._on_claim),
             Wakes(UNSCHEDULED_POD, Action.CLAIMS),
@@ -127,8 +130,10 @@ class DynamicResources:
     def unreserve(self, pod: PodInfo, node_name: str) -> None:
         for claim_key in self._chosen.pop(pod.uid, ()):
             users = [other for other, keys in self._chosen.items() if claim_key in keys]
-            if not users:
+            if not users and claim_key not in self._written:
                 self._devices.promised.pop(claim_key, None)
+            if not users:
+                self._written.pop(claim_key, None)
 
     def needs_pre_bind(self, pod: PodInfo) -> bool:
         return bool(self._chosen.get(pod.uid))
@@ -139,9 +144,11 @@ class DynamicResources:
             raise BindFailed("nobody allocates claims here")
         for claim_key in self._chosen.get(pod.uid, ()):
             await self._binder.reserve(pod, claim_key, self._devices.promised.get(claim_key))
+            self._written[claim_key] = None
 
     def post_bind(self, pod: PodInfo, node_name: str) -> None:
-        self.unreserve(pod, node_name)  # what was promised is written down by now
+        for claim_key in self._chosen.pop(pod.uid, ()):
+            self._written.pop(claim_key, None)
 
     def _on_claim(self, pod: PodInfo, change: Change) -> bool:
         """One of the pod's own claims changed, or another one gave its devices back."""
