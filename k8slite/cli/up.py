@@ -102,6 +102,18 @@ def add_commands(commands: Any) -> None:
         metavar="FILE",
         help='bearer tokens, as kube-apiserver\'s: lines of token,user,uid,"group,group"',
     )
+    add(
+        "--scheduler-config",
+        type=Path,
+        metavar="FILE",
+        help="a KubeSchedulerConfiguration: profiles, plugins, extenders",
+    )
+    add(
+        "--controllers",
+        metavar="LIST",
+        help="which controllers run: '*' is all that are on by default, 'foo' turns one on, "
+        "'-foo' off (default: *)",
+    )
     start = add_name(add_command(commands, "start", "start a stopped cluster", _start, START))
     start.add_argument("--attach", action="store_true", help="stay until Ctrl-C, then stop it")
 
@@ -134,6 +146,7 @@ def _new_spec(arguments: argparse.Namespace) -> ClusterSpec:
     tokens = arguments.token_auth_file
     if tokens is not None and not os.access(tokens, os.R_OK):
         raise CommandFailed(f"--token-auth-file {tokens} cannot be read")
+    _check_components(arguments)
     choice = choose(arguments.runtime or "auto", arguments.proxy or "auto")
     store = arguments.store or "raftkv"
     spec = ClusterSpec(
@@ -147,6 +160,8 @@ def _new_spec(arguments: argparse.Namespace) -> ClusterSpec:
         port=_or(arguments.port, 0),
         token_auth_file=_absolute(tokens),
         ipvs_scheduler=arguments.ipvs_scheduler or "rr",
+        scheduler_config=_absolute(arguments.scheduler_config),
+        controllers=arguments.controllers or "",
     )
     if spec.proxy == "ipvs":
         missing = why_no_ipvs(spec.ipvs_scheduler)
@@ -155,6 +170,23 @@ def _new_spec(arguments: argparse.Namespace) -> ClusterSpec:
     if choice.notice and spec.nodes:
         _tell(f"note: {choice.notice}")
     return spec
+
+
+def _check_components(arguments: argparse.Namespace) -> None:
+    """What the components would refuse is told before anything is made. Raises CommandFailed."""
+    flag = "--scheduler-config"
+    try:
+        if arguments.scheduler_config is not None:
+            from k8slite.scheduler.loader import check_configuration
+
+            check_configuration(str(arguments.scheduler_config))
+        flag = "--controllers"
+        if arguments.controllers:
+            from k8slite.controllers.table import selected
+
+            selected(arguments.controllers.split(","))
+    except ValueError as error:
+        raise CommandFailed(f"{flag}: {error}") from error
 
 
 def _or(value: int | None, default: int) -> int:
@@ -177,6 +209,11 @@ def _check_same(arguments: argparse.Namespace, spec: ClusterSpec, place: Place) 
         "--fast": (arguments.fast, spec.fast),
         "--port": (arguments.port or None, place.port),
         "--token-auth-file": (_absolute(arguments.token_auth_file) or None, spec.token_auth_file),
+        "--scheduler-config": (
+            _absolute(arguments.scheduler_config) or None,
+            spec.scheduler_config,
+        ),
+        "--controllers": (arguments.controllers, spec.controllers),
     }
     for flag, (given, is_now) in wanted.items():
         if given is not None and given != is_now:

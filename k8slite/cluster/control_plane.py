@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from k8slite.cluster.context import Context, Running
+from raftkv.host import Address
 
 if TYPE_CHECKING:
     from k8slite.apiserver.config import StaticToken
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 __all__ = [
     "open_apiserver", "open_controller_manager", "open_raftkv", "open_scheduler", "read_tokens",
 ]  # fmt: skip
+
+
+METRICS: Final = Address("127.0.0.1", 0)
+"""Where components show their metrics: on a free port, which `k8slite status -o json` tells."""
 
 
 @asynccontextmanager
@@ -100,10 +105,15 @@ def read_tokens(path: str) -> tuple[StaticToken, ...]:
 
 @asynccontextmanager
 async def open_scheduler(context: Context) -> AsyncIterator[Running]:
+    from k8slite.scheduler.config import DEFAULT_CONFIGURATION
+    from k8slite.scheduler.loader import load_configuration
     from k8slite.scheduler.scheduler import SchedulerConfig, open_scheduler
 
     lease, renew, retry = context.timings.election
+    file = context.spec.scheduler_config
     config = SchedulerConfig(
+        configuration=load_configuration(file) if file else DEFAULT_CONFIGURATION,
+        metrics=METRICS,
         client=context.client("scheduler"),
         identity=context.component.name,
         lease_seconds=lease,
@@ -119,6 +129,7 @@ async def open_scheduler(context: Context) -> AsyncIterator[Running]:
                 "leader": leader.holder,
                 "transitions": leader.transitions,
                 "bound": scheduler.bound,
+                "metrics": f"http://{scheduler.metrics_address}/metrics",
             }
 
         yield Running(status)
@@ -148,6 +159,7 @@ async def open_controller_manager(context: Context) -> AsyncIterator[Running]:
         retry_seconds=retry,
         signing=Signing(authority, (pki / "ca.key").read_bytes()),
         local_volumes=str(context.layout.volumes),
+        controllers=tuple(filter(None, context.spec.controllers.split(","))),
     )
     cloud = CloudConfig(
         client=config.client,

@@ -83,6 +83,10 @@ class ClusterSpec:
     token_auth_file: str = ""
     ipvs_scheduler: str = "rr"
     """How --proxy ipvs chooses an endpoint: the kernel's name of the rule."""
+    scheduler_config: str = ""
+    """A KubeSchedulerConfiguration; "": the defaults."""
+    controllers: str = ""
+    """Which controllers run, as --controllers says; "": those that are on by default."""
 
     def __attrs_post_init__(self) -> None:
         check_name(self.name)

@@ -93,8 +93,8 @@ class Configuration:
     profiles: tuple[ProfileConfig, ...] = (ProfileConfig(),)
     extenders: tuple[ExtenderConfig, ...] = ()
     election: Mapping[str, Any] = field(factory=dict)
-    """What `leaderElection` says: leaderElect, and leaseDuration, renewDeadline, retryPeriod in
-    seconds."""
+    """What `leaderElection` says: leaderElect, resourceName, and in seconds leaseDuration,
+    renewDeadline, retryPeriod."""
 
 
 DEFAULT_CONFIGURATION: Final = Configuration()
@@ -207,6 +207,8 @@ def _election(body: Obj) -> Mapping[str, Any]:
     found: dict[str, Any] = {}
     if "leaderElect" in body:
         found["leaderElect"] = bool(body["leaderElect"])
+    if body.get("resourceName"):
+        found["resourceName"] = str(body["resourceName"])
     for each in ("leaseDuration", "renewDeadline", "retryPeriod"):
         if body.get(each):
             found[each] = seconds_of(body[each], f"leaderElection.{each}")

@@ -15,11 +15,16 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from k8slite.scheduler.config import Configuration, InvalidConfiguration, read_configuration
-from k8slite.scheduler.framework import Factory
+from k8slite.scheduler.config import (
+    Configuration,
+    InvalidConfiguration,
+    build_profiles,
+    read_configuration,
+)
+from k8slite.scheduler.framework import Factory, Handle
 from k8slite.scheduler.plugins.table import PLUGINS
 
-__all__ = ["GROUP", "find_plugin", "load_configuration"]
+__all__ = ["GROUP", "check_configuration", "find_plugin", "load_configuration"]
 
 GROUP = "k8slite.scheduler.plugins"
 
@@ -48,4 +53,13 @@ def load_configuration(path: str) -> Configuration:
     except OSError as error:
         raise InvalidConfiguration(f"{path}: {error.strerror}") from error
     except ValueError as error:
+        raise InvalidConfiguration(f"{path}: {error}") from error
+
+
+def check_configuration(path: str) -> None:
+    """Could a scheduler run with this file? Raises InvalidConfiguration, which names it."""
+    configuration = load_configuration(path)
+    try:
+        build_profiles(configuration, find_plugin, lambda own: Handle(scheduler_name=own))
+    except InvalidConfiguration as error:
         raise InvalidConfiguration(f"{path}: {error}") from error

@@ -66,6 +66,7 @@ class SchedulerConfig:
     renew_seconds: float = 10.0
     retry_seconds: float = 2.0
     leader_elect: bool = True
+    lease_name: str = "kube-scheduler"
     metrics: Address | None = None
 
 
@@ -113,7 +114,7 @@ async def run_replica(api: Api, config: SchedulerConfig, host: Host, scheduler: 
         await lead()
         return
     election = LeaderElectionConfig(
-        name="kube-scheduler",
+        name=said.get("resourceName", config.lease_name),
         identity=config.identity,
         lease_seconds=said.get("leaseDuration", config.lease_seconds),
         renew_seconds=said.get("renewDeadline", config.renew_seconds),
