@@ -21,7 +21,6 @@ from tests.checkers.history import History, Outcome
 from tests.checkers.leases import check_lease
 from tests.checkers.linearizable import check_linearizable
 from tests.checkers.revisions import Change, check_revisions
-from tests.checkers.watches import check_watch
 from tests.sim.workload import ALL_KEYS, Caller, LeaseHolder, Watcher
 
 __all__ = ["play"]
@@ -81,16 +80,18 @@ class Story:
     watchers: list[Watcher] = attrs.field(factory=list)
     holders: list[LeaseHolder] = attrs.field(factory=list)
     reached: Counter[str] = attrs.field(factory=Counter)
+    compacts: bool = False
 
     async def open_clients(self, stack: AsyncExitStack) -> None:
-        compacts = self.rng.random() < 0.3
+        self.compacts = compacts = self.rng.random() < 0.3
         for number in range(1, CALLERS + 1):
             kv = await self._client(stack)
             rng = random.Random(self.rng.getrandbits(64))
             caller = SparingCaller(self.here, number, kv, self.history, rng, 0.1, compacts=compacts)
             self.callers.append(caller)
-        self.watchers.append(Watcher(await self._client(stack), *ALL_KEYS))
-        self.watchers.append(Watcher(await self._client(stack), b"k/b", b"k/d"))
+        self.watchers.append(Watcher(await self._client(stack), *ALL_KEYS, prev_kv=True))
+        self.watchers.append(Watcher(await self._client(stack), b"k/b", b"k/d", prev_kv=True))
+        self.watchers.append(Watcher(await self._client(stack), b"k/a", b"k/c", no_put=True))
         rng = random.Random(self.rng.getrandbits(64))
         self.holders.append(LeaseHolder(self.here, await self._client(stack), self.history, rng))
 
@@ -184,17 +185,11 @@ class Story:
         ]
         if len(observer.segments) == 1:
             check_revisions(self.history, changes, observer.shown_to)
+            compactions = range(observer.shown_to + 1) if self.compacts else range(0)
             for watcher in self.watchers:
-                for segment in watcher.segments:
-                    check_watch(
-                        segment.batches,
-                        changes,
-                        start=segment.start,
-                        key=watcher.key,
-                        end=None if watcher is observer else watcher.end,
-                        complete_to=segment.shown_to,
-                    )
+                watcher.check(changes, compactions)
         check_linearizable(self.history)
         self.reached["answered"] += self.history.count(Outcome.OK)
         self.reached["unknown"] += self.history.count(Outcome.UNKNOWN)
         self.reached["changes"] += len(changes)
+        self.reached["small disks"] += self.members.small_disks
