@@ -15,6 +15,7 @@ from k8slite.apiserver.kind_table import KindTable
 from k8slite.apiserver.metrics import Metrics
 from k8slite.apiserver.mirror import Mirror
 from k8slite.apiserver.store.base import Store
+from k8slite.apiserver.summaries import Summaries
 from raftkv.host import Address, Host
 
 __all__ = ["Core"]
@@ -36,6 +37,7 @@ class Core:
     crowd: Crowd
     flow: FlowControl
     metrics: Metrics = field(factory=Metrics)
+    summaries: Summaries = field(factory=Summaries)
     addresses: tuple[Address, ...] = ()
     ready: dict[str, bool] = field(factory=dict)
 

@@ -1,4 +1,5 @@
-"""Every kind that is served now: the built-in ones, and those of established definitions.
+"""Every kind that is served now: the built-in ones, those of resource metrics, and those of
+established definitions.
 
 Owns: the table of custom kinds, rebuilt when a definition changed, and `memo`, where others keep
 what they made of the table until then.
@@ -11,15 +12,19 @@ from typing import Any
 from k8slite.api.custom import CustomKind, custom_kinds
 from k8slite.api.kinds import CUSTOM_RESOURCE_DEFINITIONS, KIND, KINDS, Kind, by_path
 from k8slite.api.meta import Obj, condition_is
+from k8slite.api.resource_metrics import RESOURCE_METRICS, SCHEMAS
 from k8slite.apiserver.mirror import Mirror
 from k8slite.apiserver.watch_cache import Entry
 
 __all__ = ["KindTable", "is_custom"]
 
 
+_METRICS = {(kind.group, kind.version, kind.plural): kind for kind in RESOURCE_METRICS}
+
+
 def is_custom(kind: Kind) -> bool:
     """Is the kind one of a definition?"""
-    return kind.resource not in KIND
+    return kind.resource not in KIND and kind not in RESOURCE_METRICS
 
 
 class KindTable:
@@ -43,7 +48,7 @@ class KindTable:
 
     def find(self, group: str, version: str, plural: str) -> Kind | None:
         """The kind served at a path."""
-        found = by_path(group, version, plural)
+        found = by_path(group, version, plural) or _METRICS.get((group, version, plural))
         if found is not None:
             return found
         self._refresh()
@@ -68,10 +73,12 @@ class KindTable:
     def all(self) -> list[Kind]:
         """All kinds, in the order of discovery."""
         self._refresh()
-        return [*KINDS, *(custom.kind for custom in self._custom.values())]
+        return [*KINDS, *RESOURCE_METRICS, *(custom.kind for custom in self._custom.values())]
 
     def schemas(self, group: str, version: str) -> dict[str, Obj]:
-        """Kind to schema, of the custom kinds of a group and version."""
+        """Kind to schema, of the kinds of a group and version that are not built in."""
+        if group == RESOURCE_METRICS[0].group and version == RESOURCE_METRICS[0].version:
+            return dict(SCHEMAS)
         self._refresh()
         return {
             custom.kind.kind: custom.schema
@@ -91,7 +98,8 @@ class KindTable:
                 for custom in self._kinds_of(entry):
                     kind = custom.kind
                     self._custom[kind.group, kind.version, kind.plural] = custom
-        self._group_versions = {(kind.group, kind.version) for kind in KINDS}
+        always = (*KINDS, *RESOURCE_METRICS)
+        self._group_versions = {(kind.group, kind.version) for kind in always}
         self._group_versions |= {(group, version) for group, version, _ in self._custom}
         self._memo = {}
         self._made = {

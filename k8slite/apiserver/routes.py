@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from k8slite.api.kinds import Kind
+from k8slite.api.resource_metrics import RESOURCE_METRICS
 from k8slite.api.status import ApiError, method_not_supported, resource_not_found
 from k8slite.apiserver.call import Call
 from k8slite.apiserver.http.message import Response, StreamResponse, UpgradeResponse
 from k8slite.apiserver.kind_table import KindTable, is_custom
-from k8slite.apiserver.registry import deletes, reads, watches, writes
+from k8slite.apiserver.registry import deletes, reads, resource_metrics, watches, writes
 from k8slite.apiserver.registry.pod_subresources import bind_by_collection
 from k8slite.apiserver.registry.reviews import REVIEWS
 from k8slite.apiserver.registry.subresources import SCALE, SUBRESOURCES
@@ -36,6 +37,11 @@ STATUS_VERBS: dict[str, Handler] = {
 }
 UNSTORED: dict[str, Handler] = {**REVIEWS, "bindings": bind_by_collection}
 """Resources that are asked or told, and never stored."""
+COMPUTED: dict[str, dict[str, Handler]] = {
+    kind.resource: {"get": resource_metrics.get, "list": resource_metrics.list_}
+    for kind in RESOURCE_METRICS
+}
+"""Resources that are made when they are asked for."""
 PAGE_NOT_FOUND = "PageNotFound"
 
 
@@ -52,7 +58,7 @@ def route(kinds: KindTable, info: RequestInfo) -> tuple[Handler, Kind]:
         return UNSTORED[kind.resource], kind
     if info.verb not in kind.verbs or (info.verb == "create" and info.name):
         raise method_not_supported()
-    return VERBS[info.verb], kind
+    return COMPUTED.get(kind.resource, VERBS)[info.verb], kind
 
 
 def _subresource(info: RequestInfo, kind: Kind) -> Handler:

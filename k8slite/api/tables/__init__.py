@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from k8slite.api import resource_metrics
 from k8slite.api.kinds import Column, Kind
 from k8slite.api.meta import Obj
 from k8slite.api.tables import core, others, workloads
@@ -17,7 +18,12 @@ from k8slite.api.tables.durations import age
 from k8slite.api.tables.json_path import find
 
 Cells = Callable[[Obj, float], list[Any]]
-CELLS: dict[str, Cells] = {**core.CELLS, **workloads.CELLS, **others.CELLS}
+CELLS: dict[str, Cells] = {
+    **core.CELLS,
+    **workloads.CELLS,
+    **others.CELLS,
+    **{kind.resource: resource_metrics.cells for kind in resource_metrics.RESOURCE_METRICS},
+}
 
 _NAME = Column("Name", "string", "name", 0)
 _AGE = Column("Age", "string", "", 0)

@@ -150,6 +150,14 @@ def rbac_objects() -> Iterator[tuple[Kind, Obj]]:
     for name, rows in _EXTRA_ROLES.items():
         rules = [_rule(row) for row in rows]
         yield CLUSTER_ROLES, {"metadata": _metadata(name), "rules": rules}
+    labels = {f"{_GROUP}/aggregate-to-{up}": "true" for up in ("admin", "edit", "view")}
+    yield (
+        CLUSTER_ROLES,
+        {
+            "metadata": _metadata("system:aggregated-metrics-reader", **labels),
+            "rules": [_rule(("get list watch", "metrics.k8s.io", "nodes pods"))],
+        },
+    )
     for name, up in (("admin", ""), ("edit", "admin"), ("view", "edit")):
         labels = {f"{_GROUP}/aggregate-to-{up}": "true"} if up else {}
         selector = {"matchLabels": {f"{_GROUP}/aggregate-to-{name}": "true"}}
