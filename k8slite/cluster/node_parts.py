@@ -47,6 +47,7 @@ async def open_kubelet(context: Context) -> AsyncIterator[Running]:
         timings=KubeletTimings(
             node_status=timings.node_status,
             lease=timings.node_lease_renew,
+            stats=timings.node_stats,
             lease_duration=timings.node_lease,
         ),
     )

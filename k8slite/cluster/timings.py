@@ -18,6 +18,8 @@ class Timings:
     node_lease_renew: float = 10.0
     node_lease: int = 40
     node_status: float = 10.0
+    node_stats: float = 10.0
+    """How often a kubelet looks what containers use."""
     node_monitor: float = 5.0
     node_grace: float = 40.0
     node_startup_grace: float = 60.0
@@ -40,6 +42,7 @@ FAST = Timings(
     node_lease_renew=1.0,
     node_lease=4,
     node_status=2.0,
+    node_stats=2.0,
     node_monitor=0.5,
     node_grace=4.0,
     node_startup_grace=6.0,
