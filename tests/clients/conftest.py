@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -16,3 +17,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             "up", "--detach", "--fast", "--runtime", "process", "--control-planes", "1"
         )  # fmt: skip
         yield made
+
+
+@pytest.fixture(autouse=True)
+def tidy() -> Iterator[None]:
+    """What a client leaves open is noticed in its own test, which may ignore it."""
+    yield
+    gc.collect()

@@ -33,7 +33,7 @@ PATIENCE_SECONDS: Final = 40.0
 COMMAND_SECONDS: Final = 60.0
 ANY: Final = "..."
 NOISE: Final = "Unknown stream id 1, discarding message"
-"""kubectl says so when the first message, empty to tell that all is well, comes too early for it."""
+"""kubectl says so when the first message, empty to tell that all is well, comes too early."""
 
 
 @attrs.frozen
