@@ -5,38 +5,44 @@ Owns the load's processes. What a store's members spent is read around the load.
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
-import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import attrs
 import trio
 
+from bench.children import open_child
 from bench.latency import merged, quantiles_ms
 from bench.load import WARM_UP_SECONDS
-from bench.processes import BenchFailed, Running, environment, last_line
+from bench.members import read_all
+from bench.processes import BenchFailed, Running
+from bench.sources import count_of, key_of
 from bench.stores import leader_of
 
 __all__ = ["Cell", "LoadOptions", "figures", "load", "run_queue"]
 
 ATTEMPTS = 3
+POSITIVE: Any = attrs.validators.gt(0)
 
 
 @attrs.frozen
 class LoadOptions:
     """`everywhere`: ask all members of etcd in turn, not the leader alone (raftkv's clients always
     ask the leader). `processes`: how many make the load, where one would be slower than the store.
+    `kill_leader`: in the middle, with SIGKILL; raftkv's only.
     """
 
     op: str = "put"
-    seconds: float = 10.0
-    connections: int = 8
-    value_bytes: int = 256
-    keys: int = 100_000
+    seconds: float = attrs.field(default=10.0, validator=POSITIVE)
+    connections: int = attrs.field(default=8, validator=POSITIVE)
+    value_bytes: int = attrs.field(default=256, validator=POSITIVE)
+    keys: int = attrs.field(default=100_000, validator=POSITIVE)
     everywhere: bool = False
     processes: int = 1
+    kill_leader: bool = False
 
 
 @attrs.frozen
@@ -54,17 +60,17 @@ class Cell:
     run_queue: float
     repeated: int
     """How often it was begun anew because the leader changed under it: too much else runs."""
+    gap_seconds: float | None
+    """From the leader's end to the first put that the next one acknowledged."""
 
 
 async def load(running: Running, clients: int, options: LoadOptions) -> Cell:
-    """Ask with so many clients in all. Raises BenchFailed."""
+    """Ask with so many clients in all. Raises BenchFailed, also where something was lost."""
     queue = run_queue()
     for attempt in range(1, ATTEMPTS + 1):
-        endpoints = running.endpoints
-        if running.store == "raftkv" or not options.everywhere:
-            endpoints = [endpoints[await leader_of(running)]]
+        leader = await leader_of(running)
         before = running.cpu_seconds()
-        summaries = await _generate(running.store, endpoints, clients, options)
+        killed_at, summaries = await _generate(running, leader, clients, options)
         errors = [error for each in summaries for error in each["errors"]]
         if not errors:
             break
@@ -75,6 +81,8 @@ async def load(running: Running, clients: int, options: LoadOptions) -> Cell:
     counts = merged(
         {int(value): count for value, count in each["histogram_us"].items()} for each in summaries
     )
+    if options.kill_leader:
+        await check_nothing_lost(running, summaries[0]["acknowledged"])
     return Cell(
         running.store,
         len(running.endpoints),
@@ -82,20 +90,22 @@ async def load(running: Running, clients: int, options: LoadOptions) -> Cell:
         options,
         sum(each["requests"] for each in summaries),
         counts,
-        [round(1e6 * (end - begin) / asked, 1) for begin, end in spent],
+        [round(1e6 * max(end - begin, 0) / asked, 1) for begin, end in spent],
         [round(each / 1e6, 1) for each in running.memory_bytes()],
         queue,
         attempt - 1,
+        gap(summaries[0]["pauses"], killed_at) if options.kill_leader else None,
     )
 
 
 def figures(cells: Sequence[Cell]) -> dict[str, Any]:
     """Rounds of one cell together, as the output shows them: requests and latencies are pooled,
-    processor time is the mean, memory the most."""
+    processor time is the mean, memory the most, the failover gap the median."""
     first, rounds = cells[0], len(cells)
     requests, seconds = sum(cell.requests for cell in cells), first.options.seconds * rounds
     by_member = [sum(each) / rounds for each in zip(*(cell.cpu_us for cell in cells), strict=True)]
     memory = [max(each) for each in zip(*(cell.memory_mb for cell in cells), strict=True)]
+    gaps = sorted(round(1000 * cell.gap_seconds) for cell in cells if cell.gap_seconds is not None)
     return {
         "store": first.store,
         "members": first.members,
@@ -113,39 +123,61 @@ def figures(cells: Sequence[Cell]) -> dict[str, Any]:
         "per_second_by_round": [round(cell.requests * rounds / seconds, 1) for cell in cells],
         "run_queue": max(cell.run_queue for cell in cells),
         "repeated": sum(cell.repeated for cell in cells),
+        **({"gap_ms": gaps[len(gaps) // 2], "gaps_ms": gaps, "lost": 0} if gaps else {}),
     }
 
 
 async def _generate(
-    store: str, endpoints: list[str], clients: int, options: LoadOptions
-) -> list[dict[str, Any]]:
-    """The load, in processes of its own; they are ended with us."""
-    summaries: list[dict[str, Any]] = []
-    failures: list[str] = []
-    processes = min(options.processes, clients)
+    running: Running, leader: int, clients: int, options: LoadOptions
+) -> tuple[float, list[dict[str, Any]]]:
+    """The load, in processes of its own: when the leader was killed, and what they found."""
+    endpoints = running.endpoints[leader:] + running.endpoints[:leader]
+    if not options.kill_leader and (running.store == "raftkv" or not options.everywhere):
+        endpoints = endpoints[:1]
+    processes = 1 if options.kill_leader else min(options.processes, clients)
+    killed_at = 0.0
+    async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(trio.fail_after(2 * (options.seconds + WARM_UP_SECONDS) + 60))
+        children = []
+        for number in range(processes):
+            share = clients // processes + (number < clients % processes)
+            arguments = ["--store", running.store, "--op", options.op, "--seed", str(number)]
+            arguments += ["--endpoints", ",".join(endpoints), "--clients", str(share)]
+            arguments += ["--seconds", str(options.seconds), "--keys", str(options.keys)]
+            arguments += ["--connections", str(max(options.connections // processes, 1))]
+            arguments += ["--value-bytes", str(options.value_bytes)]
+            arguments += ["--follow"] if options.kill_leader else []
+            children.append(await stack.enter_async_context(open_child("bench.load", arguments)))
+        begun = [(await child.said())["counting_from"] for child in children]
+        if options.kill_leader:
+            await trio.sleep(begun[0] + options.seconds / 2 - time.monotonic())
+            killed_at = await _kill_leader(running)
+        summaries = [await child.said() for child in children]
+    return killed_at, summaries
 
-    async def one(number: int) -> None:
-        share = clients // processes + (number < clients % processes)
-        command = [sys.executable, "-m", "bench.load", "--store", store, "--op", options.op]
-        command += ["--endpoints", ",".join(endpoints), "--clients", str(share)]
-        command += ["--seconds", str(options.seconds), "--keys", str(options.keys)]
-        command += ["--connections", str(max(options.connections // processes, 1))]
-        command += ["--value-bytes", str(options.value_bytes), "--seed", str(number)]
-        ended = await trio.run_process(
-            command, capture_stdout=True, capture_stderr=True, check=False, env=environment()
-        )
-        if ended.returncode:
-            failures.append(last_line(ended.stderr))
-        else:
-            summaries.append(json.loads(ended.stdout))
 
-    with trio.fail_after(2 * (options.seconds + WARM_UP_SECONDS) + 60):
-        async with trio.open_nursery() as nursery:
-            for number in range(processes):
-                nursery.start_soon(one, number)
-    if failures:
-        raise BenchFailed(f"the load failed: {failures[0]}")
-    return summaries
+async def _kill_leader(running: Running) -> float:
+    leader = await leader_of(running)
+    running.kill(leader)
+    return time.monotonic()
+
+
+def gap(pauses: Sequence[tuple[float, float]], killed_at: float) -> float:
+    """From the kill to the end of the longest pause after it. Raises BenchFailed."""
+    after = [(to - begin, to) for begin, to in pauses if to > killed_at]
+    if not after:
+        raise BenchFailed("nothing was acknowledged after the leader was killed: measure longer")
+    return max(after)[1] - killed_at
+
+
+async def check_nothing_lost(running: Running, acknowledged: dict[str, int]) -> None:
+    """Every key counts at least as far as was acknowledged. Raises BenchFailed."""
+    stored = await read_all(running, key_of(0)[:6])
+    for key, count in acknowledged.items():
+        value = stored.get(key.encode())
+        if value is None or count_of(value) < count:
+            found = "is not there" if value is None else f"is {count_of(value)}"
+            raise BenchFailed(f"{running.store} LOST put {count} of {key}: it {found}")
 
 
 def run_queue() -> float:

@@ -71,7 +71,7 @@ def conclude(
 @contextmanager
 def _terminated_like_interrupted() -> Iterator[None]:
     """SIGTERM cleans up as Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         yield
     finally:

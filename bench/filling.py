@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import random
-
 import trio
 
 from bench.dialects import DIALECTS, Refused
-from bench.load import CHUNK_BYTES, VALUES, key_of
+from bench.load import CHUNK_BYTES
 from bench.processes import BenchFailed, Running
+from bench.sources import key_of, values
 from bench.stores import leader_of
 from raftkv.os_host import OsHost
 
@@ -29,9 +28,8 @@ async def fill(running: Running, keys: int, value_bytes: int) -> None:
 
 
 async def _fill(stream: trio.abc.Stream, store: str, keys: int, value_bytes: int) -> None:
-    rng = random.Random(keys)
-    values = [rng.randbytes(value_bytes) for _ in range(VALUES)]
-    rest = (("put", key_of(number), values[number % VALUES]) for number in range(keys))
+    content = values(value_bytes, seed=keys)
+    rest = (("put", key_of(number), content[number % len(content)]) for number in range(keys))
     dialect = DIALECTS[store]()
     await stream.send_all(dialect.begin())
     free, back, answered = list(range(IN_FLIGHT)), b"", 0

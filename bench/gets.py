@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from bench.cells import Cell, LoadOptions, figures, load
+from bench.cells import POSITIVE, Cell, LoadOptions, figures, load
 from bench.command import add_output, conclude, numbers, table
 from bench.comparison import add_ratios
 from bench.filling import fill
@@ -45,7 +45,7 @@ class Reads:
     clients: list[int]
     load: LoadOptions
     stores: tuple[str, ...] = ("raftkv",)
-    rounds: int = 1
+    rounds: int = attrs.field(default=1, validator=POSITIVE)
     directory: str | None = None
 
     @property

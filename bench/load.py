@@ -11,8 +11,7 @@ the load warms up or runs out are not counted.
 from __future__ import annotations
 
 import argparse
-import json
-import random
+import itertools
 import sys
 import time
 from collections.abc import Sequence
@@ -21,22 +20,25 @@ from typing import Any
 import attrs
 import trio
 
-from bench.dialects import DIALECTS, Dialect, Refused, Request
-from bench.latency import histogram, quantiles_ms
+from bench.children import tell
+from bench.dialects import DIALECTS, Refused
+from bench.latency import histogram
+from bench.sources import CheckedSource, Source, values
 from raftkv.host import Address, parse_address
 from raftkv.os_host import OsHost
 
-__all__ = ["Load", "Plan", "generate", "key_of"]
+__all__ = ["Load", "Plan", "generate", "pauses"]
 
 CHUNK_BYTES = 64 * 1024
 WARM_UP_SECONDS = 1.0
-VALUES = 64
-"""So many different values, over and over: random bytes for each put would cost too much."""
+RETRY_SECONDS = 0.002
+PAUSE_SECONDS = 0.002
 
 
 @attrs.frozen
 class Plan:
-    """What to ask of whom. `endpoints`: connections go round over them."""
+    """What to ask of whom. `endpoints`: connections go round over them. `follow`: a connection that
+    is lost or refused goes on with the next one, and what was acknowledged is told at the end."""
 
     store: str
     op: str
@@ -47,105 +49,108 @@ class Plan:
     value_bytes: int
     keys: int
     seed: int
+    follow: bool = False
 
 
 @attrs.define
 class Load:
     """What was measured. `latencies` in seconds, in order of completion; `asked` counts the
-    requests of the warm-up too."""
+    requests of the warm-up too; `moments`: when answers came, if somebody may be killed."""
 
     plan: Plan
+    counting_from: float
     latencies: list[float] = attrs.field(factory=list)
     asked: int = 0
     errors: list[str] = attrs.field(factory=list)
-    counting_from: float = 0.0
-    counting_to: float = 0.0
+    moments: list[float] = attrs.field(factory=list)
+    acknowledged: dict[bytes, int] = attrs.field(factory=dict)
+
+    @property
+    def counting_to(self) -> float:
+        return self.counting_from + self.plan.seconds
 
     def summary(self) -> dict[str, Any]:
-        counts = histogram(self.latencies)
         return {
             "requests": len(self.latencies),
             "requests_in_all": self.asked,
-            "per_second": round(len(self.latencies) / self.plan.seconds, 1),
-            **quantiles_ms(counts),
             "errors": self.errors[:3],
-            "histogram_us": counts,
+            "histogram_us": histogram(self.latencies),
+            "pauses": pauses(self.moments),
+            "acknowledged": {key.decode(): count for key, count in self.acknowledged.items()},
         }
 
 
-def key_of(number: int) -> bytes:
-    return b"bench/%08d" % number
+def pauses(moments: Sequence[float]) -> list[tuple[float, float]]:
+    """From when to when nothing was answered, of at least `PAUSE_SECONDS`."""
+    return [
+        (begin, end)
+        for begin, end in itertools.pairwise(sorted(moments))
+        if end - begin >= PAUSE_SECONDS
+    ]
 
 
-class Source:
-    """The requests of one connection: its share of the keys, one after the other."""
-
-    def __init__(self, plan: Plan, number: int, connections: int, values: list[bytes]) -> None:
-        self._op = plan.op
-        self._keys = range(number, plan.keys, connections)
-        self._values = values if plan.op == "put" else [b""]
-        self._next = number * 7919  # connections don't walk through the keys side by side
-
-    def request(self) -> Request:
-        self._next += 1
-        key = self._keys[self._next % len(self._keys)]
-        return self._op, key_of(key), self._values[self._next % len(self._values)]
-
-
-async def generate(plan: Plan) -> Load:
-    """Ask as fast as answers come, for `seconds` after a warm-up."""
-    load = Load(plan)
-    rng = random.Random(plan.seed)
-    values = [rng.randbytes(plan.value_bytes) for _ in range(VALUES)]
+async def generate(load: Load) -> None:
+    """Ask as fast as answers come, until the load's time is over."""
+    plan = load.plan
+    content = values(plan.value_bytes, plan.seed) if plan.op == "put" else [b""]
     connections = min(plan.connections, plan.clients)
-    load.counting_from = time.monotonic() + WARM_UP_SECONDS
-    load.counting_to = load.counting_from + plan.seconds
     async with trio.open_nursery() as nursery:
         for number in range(connections):
             share = plan.clients // connections + (number < plan.clients % connections)
-            source = Source(plan, number, connections, values)
-            endpoint = plan.endpoints[number % len(plan.endpoints)]
-            nursery.start_soon(_drive, endpoint, share, source, load)
-    return load
+            keys = range(number, plan.keys, connections)
+            if plan.follow:
+                checked = CheckedSource(keys, plan.value_bytes, load.acknowledged, load.moments)
+                nursery.start_soon(_follow, share, checked, load)
+            else:
+                source = Source(plan.op, keys, content, number)
+                endpoint = plan.endpoints[number % len(plan.endpoints)]
+                nursery.start_soon(_drive, endpoint, share, source, load)
 
 
 async def _drive(endpoint: Address, share: int, source: Source, load: Load) -> None:
-    """One connection with its share of the virtual clients."""
-    stream = await OsHost().net.open_stream(endpoint)
-    dialect = DIALECTS[load.plan.store]()
-    async with stream:
-        await stream.send_all(dialect.begin())
-        try:
-            await _converse(stream, dialect, share, source, load)
-        except (Refused, trio.BrokenResourceError) as error:
-            load.errors.append(str(error))
+    try:
+        await _converse(endpoint, share, source, load)
+    except (Refused, trio.BrokenResourceError) as error:
+        load.errors.append(str(error))
 
 
-async def _converse(
-    stream: trio.abc.Stream, dialect: Dialect, share: int, source: Source, load: Load
-) -> None:
-    now, request = time.monotonic, source.request
+async def _follow(share: int, source: Source, load: Load) -> None:
+    """From member to member until one answers, as long as the load lasts; first to the leader."""
+    members = itertools.cycle(load.plan.endpoints)
+    with trio.move_on_after(load.counting_to - time.monotonic()):
+        while True:
+            try:
+                await _converse(next(members), share, source, load)
+            except (Refused, trio.BrokenResourceError, OSError):
+                await trio.sleep(RETRY_SECONDS)
+
+
+async def _converse(endpoint: Address, share: int, source: Source, load: Load) -> None:
+    """One connection with its share of the virtual clients, until the load's time is over."""
+    now = time.monotonic
     latencies, counting_from, counting_to = load.latencies, load.counting_from, load.counting_to
     sent_at = [0.0] * share
     ready: list[int] = list(range(share))
-    back = b""
-    while True:
-        if ready or back:
+    dialect = DIALECTS[load.plan.store]()
+    back = dialect.begin()
+    async with await OsHost().net.open_stream(endpoint) as stream:
+        while True:
+            if ready or back:
+                moment = now()
+                for client in ready:
+                    sent_at[client] = moment
+                load.asked += len(ready)
+                await stream.send_all(back + (dialect.ask(source.ask(ready)) if ready else b""))
+            data = await stream.receive_some(CHUNK_BYTES)
+            if not data:
+                raise Refused("the server closed the connection")
             moment = now()
-            for client in ready:
-                sent_at[client] = moment
-            load.asked += len(ready)
-            asked = dialect.ask([(client, request()) for client in ready]) if ready else b""
-            await stream.send_all(back + asked)
-        data = await stream.receive_some(CHUNK_BYTES)
-        if not data:
-            raise Refused("the server closed the connection")
-        moment = now()
-        ready, back = dialect.take(bytes(data))
-        if counting_from <= moment < counting_to:
-            latencies.extend([moment - sent_at[client] for client in ready])
-        elif moment >= counting_to:
-            return
+            ready, back = dialect.take(bytes(data))
+            source.answered(ready, moment)
+            if counting_from <= moment < counting_to:
+                latencies.extend([moment - sent_at[client] for client in ready])
+            elif moment >= counting_to:
+                return
 
 
 def main() -> int:
@@ -160,10 +165,14 @@ def main() -> int:
     add("--value-bytes", type=int, default=256)
     add("--keys", type=int, default=100_000)
     add("--seed", type=int, default=1)
+    add("--follow", action="store_true", help="when a member is lost, go on with the next one")
     arguments = vars(parser.parse_args())
     endpoints = [parse_address(each) for each in arguments.pop("endpoints").split(",")]
-    load = trio.run(generate, Plan(endpoints=endpoints, **arguments))
-    sys.stdout.write(json.dumps(load.summary()) + "\n")
+    plan = Plan(endpoints=endpoints, **arguments)
+    load = Load(plan, time.monotonic() + WARM_UP_SECONDS)
+    tell({"counting_from": load.counting_from})
+    trio.run(generate, load)
+    tell(load.summary())
     return 0
 
 

@@ -15,9 +15,10 @@ from raftkv.client import open_client
 from raftkv.client.client import UNREACHABLE
 from raftkv.os_host import OsHost
 
-__all__ = ["BenchFailed", "environment", "leader_of", "open_members"]
+__all__ = ["BenchFailed", "environment", "leader_of", "open_members", "read_all"]
 
 LOOK_AGAIN_SECONDS = 0.005
+PAGE_KEYS = 10_000
 
 
 @contextlib.asynccontextmanager
@@ -54,3 +55,17 @@ async def leader_of(running: Running) -> int:
                     if (await kv.status(address))["role"] == "leader":
                         return number
             await trio.sleep(LOOK_AGAIN_SECONDS)
+
+
+async def read_all(running: Running, prefix: bytes) -> dict[bytes, bytes]:
+    """Keys and values below a prefix as they are now, by a linearizable read."""
+    host = OsHost()
+    found: dict[bytes, bytes] = {}
+    end = prefix[:-1] + bytes((prefix[-1] + 1,))
+    async with open_client(running.addresses, host.net, rng=host.rng) as kv:
+        page = await kv.range(prefix, end, limit=PAGE_KEYS)
+        while True:
+            found |= {each.key: each.value for each in page.kvs}
+            if not page.more:
+                return found
+            page = await kv.range(page.kvs[-1].key + b"\0", end, limit=PAGE_KEYS)

@@ -18,12 +18,14 @@ from typing import Any
 import attrs
 import trio
 
-from bench.cells import Cell, LoadOptions, figures, load
+from bench.cells import POSITIVE, Cell, LoadOptions, figures, load
 from bench.command import add_output, conclude, numbers, table
 from bench.comparison import add_ratios
 from bench.load import WARM_UP_SECONDS
 from bench.progress import Progress
+from bench.quorum_plot import conditions, draw
 from bench.stores import open_store
+from bench.wires import NO_WIRES, PRESETS, Wires, parse_latency
 
 __all__ = ["Grid", "add_arguments", "measure", "run", "run_quorum"]
 
@@ -50,8 +52,18 @@ class Grid:
     clients: Sequence[int]
     load: LoadOptions
     stores: Sequence[str] = ("raftkv",)
-    rounds: int = 1
+    rounds: int = attrs.field(default=1, validator=POSITIVE)
     directory: str | None = None
+    fsync: bool = True
+    wires: Wires = NO_WIRES
+
+    def __attrs_post_init__(self) -> None:
+        if self.load.kill_leader and min(self.sizes) < 3:
+            raise ValueError("--kill-leader needs --sizes of 3 or more: no smaller one survives it")
+        if self.load.kill_leader and "etcd" in self.stores:
+            raise ValueError("--kill-leader kills raftkv's: leave --compare away")
+        if not self.fsync and "etcd" in self.stores:
+            raise ValueError("etcd always syncs: leave --compare or --no-fsync away")
 
     @property
     def cell_seconds(self) -> float:
@@ -71,6 +83,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--connections", type=int, default=8, help="connections of the load (default: 8)")
     add("--value-bytes", type=int, default=256, help="size of each value (default: 256)")
     add("--compare", choices=("etcd",), default=None, help="measure it in turn with raftkv")
+    add("--no-fsync", action="store_true", help="members acknowledge what no disk has (unsafe)")
+    add(
+        "--latency",
+        default="0",
+        metavar="PRESET|MS[:JITTER]",
+        help=f"between members, one way: {', '.join(PRESETS)} or milliseconds (default: none)",
+    )
+    add(
+        "--kill-leader",
+        action="store_true",
+        help="SIGKILL it half-way: tells the failover gap, checks that nothing is lost",
+    )
+    add("--svg", default=None, metavar="FILE", help="draw the results")
     add("--rounds", type=int, default=1, metavar="N", help="measure each cell N times (default: 1)")
     add_output(parser)
 
@@ -82,7 +107,16 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         sys.stderr.write(f"bench quorum: {error}\n")
         return 2
-    return conclude("quorum", functools.partial(measure, grid), show, arguments.output)
+    return conclude(
+        "quorum", functools.partial(_measure_and_draw, grid, arguments.svg), show, arguments.output
+    )
+
+
+async def _measure_and_draw(grid: Grid, svg: str | None) -> dict[str, Any]:
+    found = await measure(grid)
+    if svg is not None:
+        await trio.Path(svg).write_text(draw(found))
+    return found
 
 
 def _grid(arguments: argparse.Namespace) -> Grid:
@@ -93,10 +127,13 @@ def _grid(arguments: argparse.Namespace) -> Grid:
             seconds=arguments.seconds,
             connections=arguments.connections,
             value_bytes=arguments.value_bytes,
+            kill_leader=arguments.kill_leader,
         ),
         stores=("raftkv", arguments.compare) if arguments.compare else ("raftkv",),
         rounds=arguments.rounds,
         directory=arguments.dir,
+        fsync=not arguments.no_fsync,
+        wires=parse_latency(arguments.latency),
     )
 
 
@@ -122,17 +159,23 @@ async def measure(grid: Grid) -> dict[str, Any]:
     finally:
         progress.close()
     add_ratios(results)
-    return {"fsync": True, "results": results}
+    latency = {"latency_ms": grid.wires.latency_ms, "jitter_ms": grid.wires.jitter_ms}
+    return {"fsync": grid.fsync, **latency, "results": results}
 
 
 async def _cell(grid: Grid, store: str, size: int, clients: int) -> Cell:
-    async with open_store(store, size, parent=grid.directory) as running:
+    options = () if grid.fsync else ("--unsafe-no-fsync",)
+    async with open_store(
+        store, size, parent=grid.directory, options=options, wires=grid.wires
+    ) as running:
         return await load(running, clients, grid.load)
 
 
 def show(results: dict[str, Any]) -> str:
-    ratio = {"RATIO": "ratio"} if any("ratio" in each for each in results["results"]) else {}
-    return table(COLUMNS | ratio, results["results"])
+    rows = results["results"]
+    columns = COLUMNS | {"GAP MS": "gap_ms", "LOST": "lost", "RATIO": "ratio"}
+    there = {name: field for name, field in columns.items() if any(field in row for row in rows)}
+    return f"# {conditions(results)}\n" + table(there, rows)
 
 
 def main() -> int:

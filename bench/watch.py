@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
-import json
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -22,9 +21,10 @@ import attrs
 import trio
 
 from bench.cells import run_queue
+from bench.children import Child, open_child
 from bench.command import add_output, conclude, table
 from bench.latency import merged, quantiles_ms
-from bench.processes import BenchFailed, Running, environment
+from bench.processes import BenchFailed, Running
 from bench.progress import Progress
 from bench.stores import leader_of, open_store
 from raftkv.client import open_client
@@ -122,7 +122,9 @@ async def _watch(crowd: Crowd, running: Running, progress: Progress) -> dict[str
             first_at, puts, revision = await _write(crowd, running)
         stopped_at = time.monotonic()
         with trio.fail_after(PATIENCE_SECONDS):
-            found = [await receiver.finish(revision) for receiver in receivers]
+            for receiver in receivers:
+                await receiver.send(str(revision))
+            found = [await receiver.said() for receiver in receivers]
         spent = sum(running.cpu_seconds()) - sum(before)
     events = sum(each["events"] for each in found)
     if events != puts * crowd.watchers:
@@ -167,53 +169,21 @@ async def _write(crowd: Crowd, running: Running) -> tuple[float, int, int]:
     return first_at, puts, revision
 
 
-@attrs.frozen
-class _Receiver:
-    process: trio.Process
-
-    async def said(self) -> dict[str, Any]:
-        """Its next line. Raises BenchFailed."""
-        assert self.process.stdout is not None
-        line = b""
-        while not line.endswith(b"\n"):
-            data = await self.process.stdout.receive_some()
-            if not data:
-                raise BenchFailed("a receiver of events ended early")
-            line += data
-        found: dict[str, Any] = json.loads(line)
-        if "failed" in found:
-            raise BenchFailed(found["failed"])
-        return found
-
-    async def finish(self, revision: int) -> dict[str, Any]:
-        assert self.process.stdin is not None
-        await self.process.stdin.send_all(b"%d\n" % revision)
-        return await self.said()
-
-
 @contextlib.asynccontextmanager
-async def _open_receivers(crowd: Crowd, endpoints: list[str]) -> AsyncIterator[list[_Receiver]]:
+async def _open_receivers(crowd: Crowd, endpoints: list[str]) -> AsyncIterator[list[Child]]:
     """All watches are there on entry; the processes are gone at the end."""
-    receivers: list[_Receiver] = []
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        receivers = []
         for number in range(crowd.receivers):
             turned = endpoints[number % len(endpoints) :] + endpoints[: number % len(endpoints)]
-            command = [sys.executable, "-m", "bench.watch_receiver", "--prefix", PREFIX]
-            command += ["--endpoints", ",".join(turned)]
-            command += ["--connections", str(_share(crowd.connections, crowd.receivers, number))]
-            command += ["--watchers", str(_share(crowd.watchers, crowd.receivers, number))]
-            process = await trio.lowlevel.open_process(
-                command, stdin=-1, stdout=-1, env=environment()
-            )
-            receivers.append(_Receiver(process))
+            arguments = ["--prefix", PREFIX, "--endpoints", ",".join(turned)]
+            arguments += ["--connections", str(_share(crowd.connections, crowd.receivers, number))]
+            arguments += ["--watchers", str(_share(crowd.watchers, crowd.receivers, number))]
+            child = open_child("bench.watch_receiver", arguments)
+            receivers.append(await stack.enter_async_context(child))
         for receiver in receivers:
             await receiver.said()
         yield receivers
-    finally:
-        with trio.CancelScope(shield=True):
-            for receiver in receivers:
-                receiver.process.kill()
-                await receiver.process.wait()
 
 
 def _share(all_: int, parts: int, number: int) -> int:

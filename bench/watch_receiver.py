@@ -12,7 +12,6 @@ when every watcher has had that, it tells what it found.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from typing import Any
 import attrs
 import trio
 
+from bench.children import tell
 from bench.latency import histogram
 from raftkv.host import Address, parse_address
 from raftkv.os_host import OsHost
@@ -164,11 +164,6 @@ class Receiver:
                 watchers.take(flatten(reader.feed(data)))
                 if self._last_revision is not None or not self.received.events:
                     self._changed.set()
-
-
-def tell(what: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(what) + "\n")
-    sys.stdout.flush()
 
 
 def main() -> int:

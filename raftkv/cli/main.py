@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 import trio
 
-from raftkv.cli import data, hashing, locks, members, serve, snapshots, transactions
+from raftkv.cli import bench, data, hashing, locks, members, serve, snapshots, transactions
 from raftkv.cli.output import UsageError
 from raftkv.errors import (
     Corrupt,
@@ -73,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     members.add_commands(commands)
     hashing.add_commands(commands)
     snapshots.add_commands(commands)
+    bench.add_command(commands)
     return parser
 
 

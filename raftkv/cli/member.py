@@ -66,6 +66,7 @@ def config_of(arguments: argparse.Namespace) -> ServerConfig:
             election_ticks=arguments.election_ticks,
             snapshot_entries=arguments.snapshot_entries,
             quota_bytes=arguments.quota,
+            fsync=not arguments.unsafe_no_fsync,
             campaign_at_start=arguments.campaign,
             memory_bytes=memory_bytes,
         )
@@ -162,6 +163,8 @@ def run(arguments: argparse.Namespace) -> int:
         level=logging.DEBUG if arguments.verbose else logging.INFO,
         format=f"%(asctime)s {config.display_name} %(levelname)s %(name)s %(message)s",
     )
+    if not config.fsync:
+        log.warning("--unsafe-no-fsync: acknowledged writes are lost if this machine stops")
     tune_collector()
     trio.run(serve, config)
     return 0

@@ -74,6 +74,11 @@ def add_command(commands: Any) -> None:
     )
     add("--snapshot-entries", type=int, default=10_000, metavar="N", help="between two snapshots")
     add("--quota", type=int, default=2 << 30, metavar="BYTES", help="refuse growth beyond it")
+    add(
+        "--unsafe-no-fsync",
+        action="store_true",
+        help="acknowledge writes that no disk has: a power failure loses them (for measurements)",
+    )
     add("--campaign", action="store_true", help="stand for election at once: a quick first start")
     add("--verbose", action="store_true", help="log more")
 

@@ -126,3 +126,10 @@ def test_three_members_with_tls(tmp_path: Path) -> None:
         for member in members:
             if member.process is not None and member.process.poll() is None:
                 member.kill()
+
+
+def test_without_fsync_only_when_called_unsafe(tmp_path: Path) -> None:
+    member = Member(tmp_path / "data", "--unsafe-no-fsync")
+    with running(member):
+        assert raftkv("put", "a", "1", endpoints=member.client).returncode == 0
+    assert "acknowledged writes are lost if this machine stops" in member.log.read_text()
