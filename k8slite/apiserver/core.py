@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attrs import define, field
 
+from k8slite.apiserver.aggregation.remotes import Remotes
 from k8slite.apiserver.auth.authenticate import Authenticator
 from k8slite.apiserver.auth.authorize import Authorizer
 from k8slite.apiserver.auth.jwt import Signer
@@ -36,6 +37,7 @@ class Core:
     backends: Backends
     crowd: Crowd
     flow: FlowControl
+    remotes: Remotes
     metrics: Metrics = field(factory=Metrics)
     summaries: Summaries = field(factory=Summaries)
     addresses: tuple[Address, ...] = ()

@@ -20,34 +20,18 @@ from k8slite.apiserver.forms import read
 from k8slite.apiserver.objects import encode, storage_key
 from k8slite.apiserver.registry.custom import CLEANUP
 from k8slite.apiserver.registry.deletes import DeleteOptions, delete_object
+from k8slite.apiserver.rounds import run_rounds
 from k8slite.apiserver.store.base import Changed, Write
-from k8slite.apiserver.watch_cache import Subscription
 from raftkv.errors import KvError
 
 __all__ = ["run_definitions"]
 
 log = logging.getLogger(__name__)
 
-RETRY_SECONDS = 0.5
-QUEUE_EVENTS_MAX = 1_000
-
 
 async def run_definitions(core: Core) -> None:
     """For ever: look at the definitions whenever one has changed."""
-    cache = core.mirror.cache(CUSTOM_RESOURCE_DEFINITIONS)
-    while True:
-        subscription = Subscription(
-            core.mirror.waker, "", "", None, QUEUE_EVENTS_MAX, bookmarks=False
-        )
-        number = cache.add(subscription)
-        try:
-            while not subscription.closed:
-                if await _round(core):
-                    await subscription.take()
-                else:
-                    await trio.sleep(RETRY_SECONDS)
-        finally:
-            cache.remove(number)
+    await run_rounds(core, (CUSTOM_RESOURCE_DEFINITIONS,), lambda: _round(core))
 
 
 async def _round(core: Core) -> bool:

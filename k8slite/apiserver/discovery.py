@@ -19,6 +19,7 @@ __all__ = ["serve_api", "serve_apis", "serve_openapi", "serve_swagger"]
 
 def _remember(core: Core, key: tuple[str, ...], make: Callable[[], Obj | None]) -> Response | None:
     """The answer made once for each state of the table of kinds."""
+    core.remotes.refresh()
     memo = core.kinds.memo
     if key not in memo:
         answer = make()
@@ -38,7 +39,11 @@ def _aggregated(core: Core, request: Request, *, of_core: bool) -> Response | No
         ):
             if compact == media:
                 make = partial(
-                    discovery.aggregated, core.kinds.all(), core=of_core, version=version
+                    discovery.aggregated,
+                    core.kinds.all(),
+                    core=of_core,
+                    version=version,
+                    remotes=core.remotes.served(),
                 )
                 answer = _remember(core, ("aggregated", version, str(of_core)), make)
                 assert answer is not None
@@ -68,9 +73,12 @@ def serve_apis(core: Core, request: Request) -> Response | None:
     kinds = core.kinds.all()
     if len(parts) == 1:
         found = _aggregated(core, request, of_core=False)
-        return found or _remember(core, ("groups",), partial(discovery.api_group_list, kinds))
+        if found is not None:
+            return found
+        list_ = partial(discovery.api_group_list, kinds, core.remotes.served())
+        return _remember(core, ("groups",), list_)
     if len(parts) == 2:
-        make = partial(discovery.api_group, kinds, parts[1])
+        make = partial(discovery.api_group, kinds, parts[1], core.remotes.served())
         return _remember(core, ("group", parts[1]), make)
     return _resources(core, parts[1], parts[2]) if len(parts) == 3 else None
 
@@ -87,7 +95,7 @@ def serve_openapi(core: Core, request: Request) -> Response | None:
     """
     path = request.path.strip("/").removeprefix("openapi/v3").strip("/")
     if not path:
-        return _remember(core, ("openapi",), lambda: openapi.index(_documents(core)))
+        return _remember(core, ("openapi",), lambda: _index(core))
     parts = path.split("/")
     group, version = ("", parts[-1]) if parts[0] == "api" else ("/".join(parts[1:-1]), parts[-1])
     document = _document(core, group, version)
@@ -97,6 +105,17 @@ def serve_openapi(core: Core, request: Request) -> Response | None:
     if request.headers.get(b"if-none-match") == etag:
         return Response(304, b"", headers=((b"Etag", etag),))
     return Response(200, document, headers=((b"Etag", etag), (b"Vary", b"Accept")))
+
+
+def _index(core: Core) -> Obj:
+    """All documents; those of other servers are where they say."""
+    made = openapi.index(_documents(core))
+    for service in core.remotes.all():
+        heard = core.remotes.heard(service.name)
+        if heard is not None and heard.document:
+            path = openapi.group_path(service.group, service.version)
+            made["paths"][path] = {"serverRelativeURL": heard.document}
+    return made
 
 
 def serve_swagger(core: Core, request: Request) -> Response:

@@ -16,6 +16,8 @@ import orjson
 import trio
 
 from k8slite.api.status import ApiError, bad_request
+from k8slite.apiserver.aggregation.proxy import AGGREGATOR, pass_to_server
+from k8slite.apiserver.aggregation.remotes import Service
 from k8slite.apiserver.auth.authorize import refusal
 from k8slite.apiserver.auth.rbac import Attributes
 from k8slite.apiserver.call import Call, User
@@ -24,6 +26,7 @@ from k8slite.apiserver.http.message import Request, Response, StreamResponse, Up
 from k8slite.apiserver.paths import serve_path
 from k8slite.apiserver.requestinfo import RequestInfo, request_info
 from k8slite.apiserver.routes import Handler, route
+from k8slite.streaming.upgrade import is_upgrade
 from raftkv.errors import KvError, NotApplied, UnknownOutcome
 
 __all__ = ["Pipeline"]
@@ -32,6 +35,7 @@ log = logging.getLogger(__name__)
 
 Answer = Response | StreamResponse | UpgradeResponse
 UNFORESEEN = (TypeError, KeyError, ValueError, AttributeError, IndexError, RecursionError)
+_DOCUMENTS = "/openapi/v3/"
 _LONG = frozenset(("watch", "connect"))
 _UNBOUNDED = frozenset(("get", "list", "watch", "connect"))
 """Reads bound their own waits for the store; logs may follow for ever."""
@@ -80,6 +84,11 @@ class Pipeline:
 
     async def _serve(self, request: Request, info: RequestInfo, user: User) -> Answer:
         core = self._core
+        remote = self._remote(info)
+        if remote is not None:
+            if info.path.startswith(_DOCUMENTS):
+                user = AGGREGATOR
+            return await self._pass_on(request, info, user, remote)
         if not info.is_resource:
             return await serve_path(core, request, info)
         handler, kind = route(core.kinds, info)
@@ -93,18 +102,33 @@ class Pipeline:
         answer.headers += call.headers()
         return answer
 
+    def _remote(self, info: RequestInfo) -> Service | None:
+        """Who else is to answer."""
+        if info.is_resource:
+            return self._core.remotes.find(info.group, info.version)
+        if info.path.startswith(("/apis/", _DOCUMENTS)):
+            parts = info.path.removeprefix(_DOCUMENTS).strip("/").split("/")
+            if len(parts) == 3 and parts[0] == "apis":
+                return self._core.remotes.find(parts[1], parts[2])
+        return None
+
+    async def _pass_on(
+        self, request: Request, info: RequestInfo, user: User, remote: Service
+    ) -> Answer:
+        core = self._core
+        if info.verb in _LONG or is_upgrade(request.headers):
+            return await pass_to_server(core, request, user, remote)
+        with trio.move_on_after(core.config.request_seconds):
+            return await pass_to_server(core, request, user, remote)
+        raise _too_late()
+
     async def _within_its_time(self, handler: Handler, call: Call) -> Answer:
         if call.info.verb in _UNBOUNDED:
             return await handler(call)
         with trio.move_on_after(self._core.config.request_seconds) as scope:
             return await handler(call)
         assert scope.cancelled_caught
-        raise ApiError(
-            504,
-            "Timeout",
-            "Timeout: request did not complete within the allotted timeout",
-            {},
-        )
+        raise _too_late()
 
     async def _let_in(self, request: Request, info: RequestInfo) -> User:
         """Who asks, if they may. Raises ApiError 401, 403.
@@ -156,6 +180,11 @@ class Pipeline:
         if everyone not in groups:
             groups.append(everyone)
         return User(name, request.header(b"impersonate-uid"), tuple(groups))
+
+
+def _too_late() -> ApiError:
+    text = "Timeout: request did not complete within the allotted timeout"
+    return ApiError(504, "Timeout", text, {})
 
 
 def _refusal(error: ApiError) -> Response:

@@ -14,6 +14,9 @@ from typing import Any
 import trio
 
 from k8slite.api.status import ApiError
+from k8slite.apiserver.aggregation.availability import run_availability
+from k8slite.apiserver.aggregation.registrations import register_built_in, run_registrations
+from k8slite.apiserver.aggregation.remotes import Remotes
 from k8slite.apiserver.auth.authenticate import Authenticator
 from k8slite.apiserver.auth.authorize import Authorizer
 from k8slite.apiserver.auth.jwt import Signer, Verifier
@@ -21,6 +24,7 @@ from k8slite.apiserver.auth.rbac import Rbac
 from k8slite.apiserver.backends import Backends
 from k8slite.apiserver.bootstrap.identity import Membership
 from k8slite.apiserver.bootstrap.objects import bootstrap
+from k8slite.apiserver.bootstrap.trust import publish_trust
 from k8slite.apiserver.config import ApiserverConfig
 from k8slite.apiserver.core import Core
 from k8slite.apiserver.definitions import run_definitions
@@ -101,6 +105,7 @@ async def open_apiserver(
                 nursery.start_soon(_accept, core, pipeline, listener)
             nursery.start_soon(_bookmarks, core)
             nursery.start_soon(run_definitions, core)
+            nursery.start_soon(run_availability, core)
             nursery.start_soon(_compact, core)
             nursery.start_soon(expire_events, core)
             membership = Membership(core)
@@ -108,6 +113,7 @@ async def open_apiserver(
                 await _bootstrap(core)
                 await membership.step()
                 nursery.start_soon(membership.run)
+                nursery.start_soon(run_registrations, core)
             core.ready["bootstrap"] = True
             yield Apiserver(core)
             if config.bootstrap:
@@ -154,6 +160,7 @@ def _make_core(config: ApiserverConfig, host: Host, store: Store) -> Core:
         Backends(host, mirror, config.kubelet_tls, config.proxy_client),
         Crowd(config.connections_max),
         FlowControl(mirror, kinds, config.requests_max),
+        Remotes(mirror, kinds, host),
     )
 
 
@@ -162,6 +169,8 @@ async def _bootstrap(core: Core) -> None:
     while True:
         try:
             await bootstrap(core)
+            await register_built_in(core)
+            await publish_trust(core)
             await core.mirror.wait_fresh()
             return
         except (KvError, ApiError) as error:

@@ -40,7 +40,13 @@ RENEWED: Final = datetime.timedelta(days=90)
 """A certificate that expires sooner is made anew at the next start."""
 CLUSTER_CA: Final = "ca"
 STORE_CA: Final = "store-ca"
-TITLES: Final = {CLUSTER_CA: "k8slite", STORE_CA: "k8slite-store"}
+FRONT_PROXY_CA: Final = "front-proxy-ca"
+TITLES: Final = {
+    CLUSTER_CA: "k8slite",
+    STORE_CA: "k8slite-store",
+    FRONT_PROXY_CA: "k8slite-front-proxy",
+}
+FRONT_PROXY: Final = "front-proxy-client"
 SERVICE_ACCOUNTS: Final = "service-accounts"
 MASTERS: Final = "system:masters"
 NODES: Final = "system:nodes"
@@ -79,6 +85,7 @@ def identities(spec: ClusterSpec, addresses: Sequence[str], nodes: Sequence[str]
         Identity(CLUSTER_CA, "controller-manager", "system:kube-controller-manager"),
         Identity(CLUSTER_CA, "proxy", "system:kube-proxy", ("system:node-proxier",)),
         Identity(STORE_CA, "store-client", "apiserver"),
+        Identity(FRONT_PROXY_CA, FRONT_PROXY, FRONT_PROXY),
     ]
     for number in range(1, spec.raft_members + 1):
         name = f"raftkv-{number}"

@@ -1,0 +1,1 @@
+"""Other apiservers behind this one: APIServices, their state, and the way there."""
