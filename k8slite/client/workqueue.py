@@ -12,11 +12,11 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Hashable
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import trio
 
-__all__ = ["DelayedKeys", "DirtyQueue", "RateLimiter", "WorkQueue"]
+__all__ = ["DelayedKeys", "DirtyQueue", "Observer", "RateLimiter", "WorkQueue"]
 
 K = TypeVar("K", bound=Hashable)
 BACKOFF_SECONDS_MIN = 0.005
@@ -41,6 +41,12 @@ class DirtyQueue(Generic[K]):
     @property
     def idle(self) -> bool:
         return not self._dirty and not self._processing
+
+    def is_dirty(self, key: K) -> bool:
+        return key in self._dirty
+
+    def in_hand(self, key: K) -> bool:
+        return key in self._processing
 
     def add(self, key: K) -> bool:
         """Mark the key; True if a worker can take it now."""
@@ -124,6 +130,18 @@ class RateLimiter(Generic[K]):
         self._failures.pop(key, None)
 
 
+class Observer(Protocol):
+    """Told what happens in a queue, for its metrics. Times are in seconds."""
+
+    def added(self) -> None: ...
+
+    def taken(self, waited: float) -> None: ...
+
+    def done(self, worked: float) -> None: ...
+
+    def retried(self) -> None: ...
+
+
 class WorkQueue(Generic[K]):
     """The queue of a controller: handlers add keys, workers get them, in one trio run.
 
@@ -140,6 +158,19 @@ class WorkQueue(Generic[K]):
         self._delayed: DelayedKeys[K] = DelayedKeys()
         self._limiter = limiter or RateLimiter()
         self._waiting = trio.lowlevel.ParkingLot()
+        self._observer: Observer | None = None
+        self._since: dict[K, float] = {}
+        """When keys came into the queue, and when into a hand, if somebody observes that."""
+
+    def observe(self, observer: Observer) -> None:
+        """From now on, tell the observer."""
+        self._observer = observer
+
+    def longest_in_hand(self) -> tuple[float, float]:
+        """For how long workers have been at their keys, all together and the longest."""
+        now = trio.current_time()
+        ages = [now - at for key, at in self._since.items() if self._queue.in_hand(key)]
+        return sum(ages), max(ages, default=0.0)
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -153,8 +184,16 @@ class WorkQueue(Generic[K]):
         free_at = self._free_at.get(key, 0.0)
         if free_at > trio.current_time():
             self._add_at(key, free_at)
-        elif self._queue.add(key):
+        elif self._add_now(key):
             self._waiting.unpark()
+
+    def _add_now(self, key: K) -> bool:
+        if self._observer is not None and not self._queue.is_dirty(key):
+            self._observer.added()
+        ready = self._queue.add(key)
+        if ready and self._observer is not None:
+            self._since[key] = trio.current_time()
+        return ready
 
     def add_after(self, key: K, seconds: float) -> None:
         """Add the key once `seconds` have passed; 0 or less is now."""
@@ -171,6 +210,8 @@ class WorkQueue(Generic[K]):
 
     def add_rate_limited(self, key: K) -> None:
         """Add the key after its back-off, because handling it failed."""
+        if self._observer is not None:
+            self._observer.retried()
         self.add_after(key, self._limiter.when(key))
 
     def failures(self, key: K) -> int:
@@ -185,12 +226,16 @@ class WorkQueue(Generic[K]):
         await trio.lowlevel.checkpoint()
         while True:
             for key in self._delayed.take_due(trio.current_time()):
-                self._queue.add(key)
+                self._add_now(key)
             if len(self._queue):
                 if len(self._queue) > 1 or self._delayed.next_due() < float("inf"):
                     self._waiting.unpark()  # somebody else must watch over what is left
                 key = self._queue.get()
                 self._note_handed_out(key)
+                if self._observer is not None:
+                    now = trio.current_time()
+                    self._observer.taken(now - self._since.get(key, now))
+                    self._since[key] = now
                 return key
             with trio.CancelScope(deadline=self._delayed.next_due()):
                 await self._waiting.park()
@@ -205,5 +250,10 @@ class WorkQueue(Generic[K]):
 
     def done(self, key: K) -> None:
         """The key is out of hand; if it was added meanwhile, somebody gets it again."""
+        if self._observer is not None:
+            now = trio.current_time()
+            self._observer.done(now - self._since.pop(key, now))
         if self._queue.done(key):
+            if self._observer is not None:
+                self._since[key] = trio.current_time()
             self._waiting.unpark()

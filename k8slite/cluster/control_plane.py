@@ -162,6 +162,7 @@ async def open_controller_manager(context: Context) -> AsyncIterator[Running]:
         retry_seconds=retry,
         signing=Signing(authority, (pki / "ca.key").read_bytes()),
         local_volumes=str(context.layout.volumes),
+        metrics=METRICS,
         controllers=tuple(filter(None, context.spec.controllers.split(","))),
     )
     cloud = CloudConfig(
@@ -183,6 +184,7 @@ async def open_controller_manager(context: Context) -> AsyncIterator[Running]:
                 "leading": leader.leading,
                 "leader": leader.holder,
                 "transitions": leader.transitions,
+                "metrics": f"http://{manager.metrics_address}/metrics",
             }
 
         yield Running(status)

@@ -11,7 +11,6 @@ from k8slite.api.kinds import HORIZONTAL_POD_AUTOSCALERS, PODS, Kind, by_gvk
 from k8slite.api.meta import Obj, format_time, labels, name, namespace, parse_time, set_condition
 from k8slite.api.selectors import SelectorError, from_object, parse_labels
 from k8slite.api.status import ApiError
-from k8slite.client.controller import run_workers
 from k8slite.client.errors import REQUEST_ERRORS
 from k8slite.client.workqueue import WorkQueue
 from k8slite.controllers.actions import Note, Update
@@ -78,7 +77,7 @@ async def run_autoscale_controller(context: Context) -> None:
     autoscalers.add_handler(enqueue_to(queue))
     await autoscalers.wait_synced()
     await pods.wait_synced()
-    await run_workers("horizontal-pod-autoscaler", queue, reconcile, context.workers)
+    await context.run_workers("horizontal-pod-autoscaler", queue, reconcile)
 
 
 def _written(autoscaler: Obj, status: Obj) -> list[Update]:

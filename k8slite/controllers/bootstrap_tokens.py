@@ -7,7 +7,6 @@ import binascii
 
 from k8slite.api.kinds import SECRETS
 from k8slite.api.meta import Obj, deleting, key, namespace, parse_time
-from k8slite.client.controller import run_workers
 from k8slite.client.workqueue import WorkQueue
 from k8slite.controllers.actions import delete
 from k8slite.controllers.context import Context
@@ -52,4 +51,4 @@ async def run_token_cleaner(context: Context) -> None:
 
     secrets.add_handler(on_secret)
     await secrets.wait_synced()
-    await run_workers("token-cleaner", queue, reconcile, context.workers)
+    await context.run_workers("token-cleaner", queue, reconcile)

@@ -18,7 +18,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from k8slite.api.kinds import CERTIFICATE_SIGNING_REQUESTS, SUBJECT_ACCESS_REVIEWS
 from k8slite.api.meta import Obj, format_time, get_condition, parse_time
-from k8slite.client.controller import run_workers
 from k8slite.client.workqueue import WorkQueue
 from k8slite.controllers.actions import Action, Update, delete
 from k8slite.controllers.context import Context, Signing, enqueue_to
@@ -334,4 +333,4 @@ async def _run(context: Context, own: str, reconcile: _Reconcile) -> None:
 
     requests.add_handler(enqueue_to(queue))
     await requests.wait_synced()
-    await run_workers(own, queue, one, 1)
+    await context.run_workers(own, queue, one)

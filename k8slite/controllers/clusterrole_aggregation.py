@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from k8slite.api.kinds import CLUSTER_ROLES
 from k8slite.api.meta import Obj, labels, name
 from k8slite.api.selectors import from_object
-from k8slite.client.controller import run_workers
 from k8slite.client.workqueue import WorkQueue
 from k8slite.controllers.actions import Action, Update
 from k8slite.controllers.context import Context
@@ -51,4 +50,4 @@ async def run_clusterrole_aggregation_controller(context: Context) -> None:
     await roles.wait_synced()
     on_role(None, None)
     roles.add_handler(on_role)
-    await run_workers("clusterrole-aggregation", queue, reconcile, context.workers)
+    await context.run_workers("clusterrole-aggregation", queue, reconcile)

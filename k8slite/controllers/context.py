@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import trio
 from attrs import field, frozen
@@ -11,9 +12,12 @@ from k8slite.api.kinds import Kind
 from k8slite.api.meta import Obj, key
 from k8slite.client.api import Api
 from k8slite.client.cache import Index
+from k8slite.client.controller import run_workers
 from k8slite.client.events import EventRecorder
 from k8slite.client.informer import Informer, SharedInformers
-from k8slite.client.workqueue import WorkQueue
+from k8slite.client.metrics import Metrics
+from k8slite.client.queue_metrics import watch_queue
+from k8slite.client.workqueue import K, WorkQueue
 from raftkv.host import Host
 
 __all__ = ["Context", "Controller", "ControllerTimings", "Signing", "enqueue_to"]
@@ -27,7 +31,12 @@ class ControllerTimings:
     node_monitor_grace: float = 40.0
     node_startup_grace: float = 60.0
     node_eviction_rate: float = 0.1
-    """Nodes tainted NoExecute a second; the first one at once."""
+    """Nodes tainted NoExecute a second in one zone; the first one at once."""
+    node_eviction_rate_secondary: float = 0.01
+    """The same in a large zone of which a good part is silent; in a small one then none are."""
+    unhealthy_zone_share: float = 0.55
+    large_zone: int = 50
+    """Nodes; more make a zone a large one."""
     pod_gc_period: float = 20.0
     pod_gc_quarantine: float = 40.0
     """How long a node must be gone before its pods are."""
@@ -67,6 +76,16 @@ class Context:
     workers: int = 5
     signing: Signing | None = None
     local_volumes: str = ""
+    metrics: Metrics = field(factory=Metrics)
+    queues: dict[str, WorkQueue[Any]] = field(factory=dict)
+    """All work queues of the term, by name, for their metrics."""
+
+    async def run_workers(
+        self, name: str, queue: WorkQueue[K], reconcile: Callable[[K], Awaitable[float | None]]
+    ) -> None:
+        """Handle keys with this controller's workers until cancelled; see `client.controller`."""
+        watch_queue(self.metrics, self.queues, name, queue)
+        await run_workers(name, queue, reconcile, self.workers)
 
     def informer(self, kind: Kind, **indexes: Index) -> Informer:
         return self.informers.of(kind, indexes)

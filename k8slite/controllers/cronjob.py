@@ -26,7 +26,6 @@ from k8slite.api.meta import (
     resource_version,
     uid,
 )
-from k8slite.client.controller import run_workers
 from k8slite.client.workqueue import WorkQueue
 from k8slite.controllers.actions import Action, Create, Delete, Note, Update, delete
 from k8slite.controllers.context import Context, enqueue_to
@@ -240,4 +239,4 @@ async def run_cronjob_controller(context: Context) -> None:
     jobs.add_handler(on_job)
     await cron_jobs.wait_synced()
     await jobs.wait_synced()
-    await run_workers("cronjob", queue, reconcile, context.workers)
+    await context.run_workers("cronjob", queue, reconcile)

@@ -16,7 +16,6 @@ from k8slite.api.meta import Obj, deleting, generation, labels, name, uid
 from k8slite.api.node_affinity import REQUIRED, allows, required_terms
 from k8slite.api.status import ApiError
 from k8slite.api.taints import NOT_READY, UNREACHABLE, UNSCHEDULABLE, tolerates
-from k8slite.client.controller import run_workers
 from k8slite.client.errors import ClientError
 from k8slite.controllers.actions import Action, Create, Update, delete
 from k8slite.controllers.context import Context
@@ -242,7 +241,7 @@ async def run_daemonset_controller(context: Context) -> None:
     await fleet.wait_synced()
     await nodes.wait_synced()
     await revisions.wait_synced()
-    await run_workers("daemonset", fleet.queue, reconcile, context.workers)
+    await context.run_workers("daemonset", fleet.queue, reconcile)
 
 
 def _view(node: Obj) -> tuple[object, ...]:

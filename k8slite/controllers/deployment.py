@@ -16,7 +16,6 @@ from k8slite.api.kinds import DEPLOYMENTS, PODS, REPLICA_SETS
 from k8slite.api.meta import Obj, copy, deleting, generation, name, namespace, owner_reference, uid
 from k8slite.api.selectors import from_object
 from k8slite.api.status import ApiError
-from k8slite.client.controller import run_workers
 from k8slite.client.workqueue import WorkQueue
 from k8slite.controllers.actions import Action, Create, Note, Patch, Update, delete
 from k8slite.controllers.context import Context, enqueue_to
@@ -242,7 +241,7 @@ async def run_deployment_controller(context: Context) -> None:
     """Run until cancelled."""
     controller = _Controller(context)
     await controller.wait_synced()
-    await run_workers("deployment", controller.queue, controller.reconcile, context.workers)
+    await context.run_workers("deployment", controller.queue, controller.reconcile)
 
 
 class _Controller:

@@ -30,7 +30,6 @@ from k8slite.api.meta import (
     set_condition,
 )
 from k8slite.api.selectors import from_object
-from k8slite.client.controller import run_workers
 from k8slite.client.workqueue import WorkQueue
 from k8slite.controllers.actions import Action, Update
 from k8slite.controllers.context import Context, enqueue_to
@@ -173,4 +172,4 @@ async def run_disruption_controller(context: Context) -> None:
         informer.add_handler(on_workload)
     for informer in (budgets, pods, sets, *workloads.values()):
         await informer.wait_synced()
-    await run_workers("disruption", queue, reconcile, context.workers)
+    await context.run_workers("disruption", queue, reconcile)

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from k8slite.api import meta
 from k8slite.api.kinds import ENDPOINTS
 from k8slite.api.meta import Obj, deleting, format_time, name, namespace
-from k8slite.client.controller import run_workers
 from k8slite.controllers.actions import Action, Create, Update, delete
 from k8slite.controllers.context import Context
 from k8slite.controllers.execute import carry_out
@@ -116,7 +115,7 @@ async def run_endpoints_controller(context: Context) -> None:
         await carry_out(context.api, recorder, actions)
 
     await loop.wait_synced()
-    await run_workers("endpoints", loop.queue, reconcile, context.workers)
+    await context.run_workers("endpoints", loop.queue, reconcile)
 
 
 def _address(service: Obj, pod: Obj) -> Obj:

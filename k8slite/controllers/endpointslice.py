@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from k8slite.api import meta
 from k8slite.api.kinds import ENDPOINT_SLICES, SERVICES
 from k8slite.api.meta import Obj, deleting, format_time, key, name, namespace, owner_reference
-from k8slite.client.controller import run_workers
 from k8slite.controllers.actions import Action, Create, Delete, Update, delete
 from k8slite.controllers.context import Context
 from k8slite.controllers.execute import carry_out
@@ -199,4 +198,4 @@ async def run_endpointslice_controller(context: Context) -> None:
         await carry_out(context.api, recorder, actions, done)
 
     await loop.wait_synced()
-    await run_workers("endpointslice", loop.queue, reconcile, context.workers)
+    await context.run_workers("endpointslice", loop.queue, reconcile)

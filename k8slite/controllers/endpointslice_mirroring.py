@@ -20,7 +20,6 @@ from k8slite.api.meta import (
     namespace,
     owner_reference,
 )
-from k8slite.client.controller import run_workers
 from k8slite.client.workqueue import WorkQueue
 from k8slite.controllers.actions import Action, Create, Delete, Update, delete
 from k8slite.controllers.context import Context, enqueue_to
@@ -163,4 +162,4 @@ async def run_endpointslice_mirroring_controller(context: Context) -> None:
     slices.add_handler(on_slice)
     for informer in (endpoints, services, slices):
         await informer.wait_synced()
-    await run_workers("endpointslice-mirroring", queue, reconcile, context.workers)
+    await context.run_workers("endpointslice-mirroring", queue, reconcile)

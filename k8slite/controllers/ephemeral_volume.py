@@ -16,7 +16,6 @@ from k8slite.api.meta import (
     namespace,
     owner_reference,
 )
-from k8slite.client.controller import run_workers
 from k8slite.client.workqueue import WorkQueue
 from k8slite.controllers.actions import Action, Create, Note
 from k8slite.controllers.context import Context
@@ -81,4 +80,4 @@ async def run_ephemeral_volume_controller(context: Context) -> None:
     claims.add_handler(on_claim)
     await pods.wait_synced()
     await claims.wait_synced()
-    await run_workers("ephemeral-volume", queue, reconcile, context.workers)
+    await context.run_workers("ephemeral-volume", queue, reconcile)

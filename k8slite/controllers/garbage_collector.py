@@ -14,7 +14,6 @@ from collections import OrderedDict
 from k8slite.api.kinds import KINDS, Kind, by_gvk
 from k8slite.api.meta import Obj, owner_references, resource_version, uid
 from k8slite.api.status import ApiError
-from k8slite.client.controller import run_workers
 from k8slite.client.informer import metadata_only
 from k8slite.client.workqueue import WorkQueue
 from k8slite.controllers.context import Context
@@ -57,7 +56,7 @@ async def run_garbage_collector(context: Context) -> None:
     collector = _Collector(context)
     for informer in collector.informers:
         await informer.wait_synced()
-    await run_workers("garbage-collector", collector.queue, collector.reconcile, context.workers)
+    await context.run_workers("garbage-collector", collector.queue, collector.reconcile)
 
 
 class _Collector:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from k8slite.api.kinds import JOBS
 from k8slite.api.meta import deleting
-from k8slite.client.controller import run_workers
 from k8slite.controllers.actions import Note, Update
 from k8slite.controllers.context import Context
 from k8slite.controllers.execute import carry_out
@@ -46,4 +45,4 @@ async def run_job_controller(context: Context) -> None:
         return planned.again
 
     await fleet.wait_synced()
-    await run_workers("job", fleet.queue, reconcile, context.workers)
+    await context.run_workers("job", fleet.queue, reconcile)

@@ -6,20 +6,21 @@ leader starts from a fresh list.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from k8slite.client.api import Api
 from k8slite.client.background import open_background
 from k8slite.client.client import ClientConfig, open_client
 from k8slite.client.informer import open_informers
 from k8slite.client.leader import LeaderElectionConfig, LeaderState, run_leader_elected
+from k8slite.client.metrics import Metrics, open_metrics_server
 from k8slite.controllers.context import Context, ControllerTimings, Signing
 from k8slite.controllers.table import CONTROLLERS, selected
-from raftkv.host import Host
+from raftkv.host import Address, Host
 
 __all__ = [
     "ControllerManager",
@@ -44,7 +45,10 @@ class ControllerManagerConfig:
     retry_seconds: float = 2.0
     leader_elect: bool = True
     controllers: tuple[str, ...] = ()
-    workers: int = 5
+    workers: Mapping[str, int] = field(factory=dict)
+    """By controller, where it is not what the table says."""
+    metrics: Address | None = None
+    """Where metrics are shown."""
     signing: Signing | None = None
     """The authority that signs certificates; without it, requests for them stay unsigned."""
     local_volumes: str = ""
@@ -52,6 +56,9 @@ class ControllerManagerConfig:
 
     def __attrs_post_init__(self) -> None:
         selected(self.controllers)
+        unknown = [name for name in self.workers if name not in CONTROLLERS]
+        if unknown or any(count < 1 for count in self.workers.values()):
+            raise ValueError(f"workers: {dict(self.workers)}: known controllers, at least 1 each")
 
 
 class ControllerManager:
@@ -59,6 +66,8 @@ class ControllerManager:
 
     def __init__(self) -> None:
         self.leader = LeaderState()
+        self.metrics = Metrics()
+        self.metrics_address: Address | None = None
 
     @property
     def leading(self) -> bool:
@@ -71,18 +80,27 @@ async def open_controller_manager(
 ) -> AsyncIterator[ControllerManager]:
     """A replica that campaigns, leads, and campaigns again; on leaving, it gives up its Lease."""
     manager = ControllerManager()
-    async with open_client(config.client, host) as client, open_background() as nursery:
-        nursery.start_soon(run_replica, client, config, host, manager.leader)
+    async with AsyncExitStack() as stack:
+        if config.metrics is not None:
+            server = open_metrics_server(host, config.metrics, manager.metrics)
+            manager.metrics_address = await stack.enter_async_context(server)
+        client = await stack.enter_async_context(open_client(config.client, host))
+        nursery = await stack.enter_async_context(open_background())
+        nursery.start_soon(run_replica, client, config, host, manager.leader, manager.metrics)
         yield manager
 
 
 async def run_replica(
-    api: Api, config: ControllerManagerConfig, host: Host, state: LeaderState
+    api: Api,
+    config: ControllerManagerConfig,
+    host: Host,
+    state: LeaderState,
+    metrics: Metrics | None = None,
 ) -> None:
     """Campaign, lead, and campaign again, until cancelled."""
 
     async def lead() -> None:
-        await run_controllers(api, config, host)
+        await run_controllers(api, config, host, metrics)
 
     if not config.leader_elect:
         state.leading = True
@@ -99,7 +117,9 @@ async def run_replica(
         await run_leader_elected(api, host, election, lead, state)
 
 
-async def run_controllers(api: Api, config: ControllerManagerConfig, host: Host) -> None:
+async def run_controllers(
+    api: Api, config: ControllerManagerConfig, host: Host, metrics: Metrics | None = None
+) -> None:
     """Run the configured controllers until cancelled, with one informer per kind."""
     async with open_informers(api, host) as informers, trio.open_nursery() as nursery:
         context = Context(
@@ -108,10 +128,12 @@ async def run_controllers(api: Api, config: ControllerManagerConfig, host: Host)
             informers,
             nursery,
             config.timings,
-            config.root_ca,
-            config.workers,
-            config.signing,
-            config.local_volumes,
+            root_ca=config.root_ca,
+            signing=config.signing,
+            local_volumes=config.local_volumes,
+            metrics=metrics or Metrics(),
         )
-        for controller in selected(config.controllers):
-            nursery.start_soon(CONTROLLERS[controller], context, name=controller)
+        for name in selected(config.controllers):
+            entry = CONTROLLERS[name]
+            workers = config.workers.get(name, entry.workers)
+            nursery.start_soon(entry.run, evolve(context, workers=workers), name=name)

@@ -13,7 +13,6 @@ from typing import NamedTuple
 from k8slite.api.kinds import KINDS, NAMESPACES, Kind
 from k8slite.api.meta import Obj, copy, deleting, format_time, name, set_condition
 from k8slite.api.status import ApiError
-from k8slite.client.controller import run_workers
 from k8slite.client.workqueue import WorkQueue
 from k8slite.controllers.actions import Action, Update
 from k8slite.controllers.context import Context, enqueue_to
@@ -118,7 +117,7 @@ async def run_namespace_controller(context: Context) -> None:
 
     spaces.add_handler(enqueue_to(queue))
     await spaces.wait_synced()
-    await run_workers("namespace", queue, reconcile, context.workers)
+    await context.run_workers("namespace", queue, reconcile)
 
 
 async def _delete_contents(context: Context, space: str) -> list[Remaining]:

@@ -7,7 +7,6 @@ gives every node a full grace period.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from attrs import define
@@ -17,10 +16,8 @@ from k8slite.api.taints import NOT_READY, UNREACHABLE, UNSCHEDULABLE
 from k8slite.controllers.taints import replace_taints, taint
 
 __all__ = [
-    "EvictionRate",
     "Heard",
     "NodePlan",
-    "all_silent",
     "is_ready",
     "plan_taints",
     "silenced_status",
@@ -116,30 +113,6 @@ def plan_taints(node: Obj, now: str, *, may_evict: bool) -> NodePlan:
     return NodePlan(replace_taints(taints, managed, [*execute, *schedule]), evicts)
 
 
-def without_eviction(node: Obj) -> list[Obj]:
+def without_eviction(node: Obj, now: str) -> list[Obj]:
     """The taints without those that evict: all nodes are silent, so it is we who cannot hear."""
-    taints = (node.get("spec") or {}).get("taints") or []
-    return replace_taints(taints, MANAGED_EXECUTE, [])
-
-
-@define
-class EvictionRate:
-    """A token bucket of one: how many nodes a second may be tainted for eviction."""
-
-    per_second: float
-    tokens: float = 1.0
-    filled_at: float = 0.0
-
-    def available(self, now: float) -> bool:
-        self.tokens = min(1.0, self.tokens + (now - self.filled_at) * self.per_second)
-        self.filled_at = now
-        return self.tokens >= 1.0
-
-    def take(self) -> None:
-        assert self.tokens >= 1.0
-        self.tokens -= 1.0
-
-
-def all_silent(nodes: Sequence[Obj]) -> bool:
-    """Full disruption: not one node of those there are is ready."""
-    return bool(nodes) and not any(map(is_ready, nodes))
+    return replace_taints(plan_taints(node, now, may_evict=False).taints, MANAGED_EXECUTE, [])

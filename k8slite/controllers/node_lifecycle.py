@@ -9,26 +9,25 @@ heard, nothing is evicted: the fault is most likely on our side.
 from __future__ import annotations
 
 import logging
+from collections.abc import Container, Sequence
 
 import trio
 
 from k8slite.api.kinds import LEASES, NODES, PODS
 from k8slite.api.meta import Obj, copy, format_time, get_condition, key, name, namespace
-from k8slite.client.controller import run_workers
 from k8slite.client.errors import REQUEST_ERRORS
 from k8slite.client.workqueue import WorkQueue
 from k8slite.controllers.actions import Action, Note, Update
 from k8slite.controllers.context import Context, enqueue_to
 from k8slite.controllers.execute import carry_out
 from k8slite.controllers.node_health import (
-    EvictionRate,
     Heard,
-    all_silent,
     is_ready,
     plan_taints,
     silenced_status,
     without_eviction,
 )
+from k8slite.controllers.node_zones import Zones
 from k8slite.controllers.pods import node_index
 
 __all__ = ["plan_pod_not_ready", "run_node_lifecycle_controller"]
@@ -61,7 +60,7 @@ async def run_node_lifecycle_controller(context: Context) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(controller.monitor)
         nursery.start_soon(
-            run_workers, "node-taints", controller.queue, controller.reconcile, context.workers
+            context.run_workers, "node_lifecycle_controller", controller.queue, controller.reconcile
         )
 
 
@@ -75,8 +74,12 @@ class _Controller:
         self.leases = context.informer(LEASES)
         self.pods = context.informer(PODS, node=node_index)
         self._heard: dict[str, Heard] = {}
-        self._rate = EvictionRate(self._timings.node_eviction_rate)
-        self._disrupted = False
+        self._zones = Zones(
+            self._timings.node_eviction_rate,
+            self._timings.node_eviction_rate_secondary,
+            self._timings.unhealthy_zone_share,
+            self._timings.large_zone,
+        )
         self.nodes.add_handler(enqueue_to(self.queue))
         self.leases.add_handler(self._on_lease)
 
@@ -106,27 +109,36 @@ class _Controller:
         nodes = self.nodes.list()
         for gone in [n for n in self._heard if self.nodes.get(n) is None]:
             del self._heard[gone]
-        for node in nodes:
+        silent = [node for node in nodes if self._is_silent(node)]
+        self._judge_zones(nodes, dict.fromkeys(map(name, silent)))
+        for node in silent:
             try:
-                await self._look_at(node)
+                await self._silence(node)
             except REQUEST_ERRORS as error:
                 log.info("node=%s error=%s", name(node), error)
-        disrupted = all_silent(nodes)
-        if disrupted != self._disrupted:
-            log.warning("all nodes silent, evictions stop" if disrupted else "evictions resume")
-            self._disrupted = disrupted
-            for node in nodes:
-                self._heard[name(node)].at = trio.current_time()
         for node in nodes:
             self.queue.add(name(node))
 
-    async def _look_at(self, node: Obj) -> None:
-        heard = self._note(node)
+    def _is_silent(self, node: Obj) -> bool:
+        heard, timings = self._note(node), self._timings
         never = get_condition(node, "Ready") is None
-        timings = self._timings
         grace = timings.node_startup_grace if never else timings.node_monitor_grace
-        if trio.current_time() - heard.at <= grace:
-            return
+        return trio.current_time() - heard.at > grace
+
+    def _judge_zones(self, nodes: Sequence[Obj], silent: Container[str]) -> None:
+        """Before anything is written: evictions must not be faster than the judgement."""
+        before, now = self._zones.all_dark, trio.current_time()
+        for zone, state in self._zones.update(nodes, now, silent).items():
+            log.warning("zone=%s state=%s", zone or "-", state.value)
+        if self._zones.all_dark != before:
+            told = "all nodes silent, evictions stop" if not before else "evictions resume"
+            log.warning(told)
+            if before:  # those who are not heard yet have a grace period to come back
+                for node in nodes:
+                    if name(node) not in silent:
+                        self._heard[name(node)].at = now
+
+    async def _silence(self, node: Obj) -> None:
         now = format_time(self._context.host.now())
         status = silenced_status(node, now)
         actions: list[Action] = []
@@ -154,14 +166,15 @@ class _Controller:
             return None
         now = format_time(self._context.host.now())
         spec = node.get("spec") or {}
-        if self._disrupted and not is_ready(node):
-            taints, evicts = without_eviction(node), False
+        rate = self._zones.rate_of(node)
+        if self._zones.all_dark and not is_ready(node):
+            taints, evicts = without_eviction(node, now), False
         else:
-            free = self._rate.available(trio.current_time())
+            free = rate.available(trio.current_time())
             taints, evicts = plan_taints(node, now, may_evict=free)
         if taints != (spec.get("taints") or []):
             if evicts:
-                self._rate.take()  # before anything awaits: workers share the rate
+                rate.take()  # before anything awaits: workers share the rate
             changed = {**node, "spec": {**spec, "taints": taints}}
             await carry_out(self._context.api, self._recorder, [Update(NODES, changed)])
         return None

@@ -13,7 +13,6 @@ from k8slite.api import quantity
 from k8slite.api.kinds import KIND, PODS, RESOURCE_QUOTAS, Kind
 from k8slite.api.meta import Obj, deleting, namespace, resource_version
 from k8slite.api.quota import Amounts, added, plain_kind, selects, usage
-from k8slite.client.controller import run_workers
 from k8slite.client.informer import Informer, metadata_only
 from k8slite.client.workqueue import WorkQueue
 from k8slite.controllers.actions import Action, Update
@@ -75,7 +74,7 @@ class _Counting:
 
     async def run(self) -> None:
         await self._quotas.wait_synced()
-        await run_workers("resourcequota", self._queue, self._reconcile, self._context.workers)
+        await self._context.run_workers("resourcequota", self._queue, self._reconcile)
 
     async def _reconcile(self, where: str) -> float | None:
         quota = self._quotas.get(where)

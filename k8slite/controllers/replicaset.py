@@ -21,7 +21,6 @@ from k8slite.api.meta import (
     uid,
 )
 from k8slite.api.status import ApiError
-from k8slite.client.controller import run_workers
 from k8slite.client.errors import ClientError
 from k8slite.controllers.actions import Action, Create, Update, delete
 from k8slite.controllers.context import Context
@@ -168,7 +167,7 @@ async def _run(context: Context, kind: Kind, component: str) -> None:
         return planned.again
 
     await fleet.wait_synced()
-    await run_workers(component, fleet.queue, reconcile, context.workers)
+    await context.run_workers(component, fleet.queue, reconcile)
 
 
 def _related(fleet: PodFleet, replica_set: Obj, pods: Sequence[Obj]) -> Sequence[Obj]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from k8slite.api.kinds import CONFIG_MAPS, NAMESPACES
 from k8slite.api.meta import Obj, name, namespace
-from k8slite.client.controller import run_workers
 from k8slite.client.workqueue import WorkQueue
 from k8slite.controllers.actions import Action, Create, Update
 from k8slite.controllers.context import Context, enqueue_to
@@ -59,4 +58,4 @@ async def run_root_ca_controller(context: Context) -> None:
     spaces.add_handler(enqueue_to(queue))
     config_maps.add_handler(on_config_map)
     await config_maps.wait_synced()
-    await run_workers("root-ca", queue, reconcile, context.workers)
+    await context.run_workers("root-ca", queue, reconcile)

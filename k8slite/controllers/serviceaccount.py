@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from k8slite.api.kinds import NAMESPACES, SERVICE_ACCOUNTS
 from k8slite.api.meta import Obj, deleting, name, namespace
-from k8slite.client.controller import run_workers
 from k8slite.client.workqueue import WorkQueue
 from k8slite.controllers.actions import Action, Create
 from k8slite.controllers.context import Context, enqueue_to
@@ -58,4 +57,4 @@ async def run_serviceaccount_controller(context: Context) -> None:
     spaces.add_handler(enqueue_to(queue))
     accounts.add_handler(on_account)
     await accounts.wait_synced()
-    await run_workers("serviceaccount", queue, reconcile, context.workers)
+    await context.run_workers("serviceaccount", queue, reconcile)

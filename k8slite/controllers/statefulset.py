@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from k8slite.api.kinds import CONTROLLER_REVISIONS, STATEFUL_SETS
 from k8slite.api.meta import Obj, deleting, labels, name, uid
 from k8slite.api.status import ApiError
-from k8slite.client.controller import run_workers
 from k8slite.client.errors import ClientError
 from k8slite.controllers.actions import Action, Create, Update
 from k8slite.controllers.context import Context
@@ -72,7 +71,7 @@ async def run_statefulset_controller(context: Context) -> None:
 
     await fleet.wait_synced()
     await revisions.wait_synced()
-    await run_workers("statefulset", fleet.queue, reconcile, context.workers)
+    await context.run_workers("statefulset", fleet.queue, reconcile)
 
 
 def _live_hashes(stateful_set: Obj, pods: Sequence[Obj]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from k8slite.controllers.autoscale import run_autoscale_controller
 from k8slite.controllers.bootstrap_tokens import run_token_cleaner
@@ -38,45 +38,53 @@ from k8slite.controllers.volume_binder import run_volume_binder
 from k8slite.controllers.volume_protection import run_claim_protection, run_volume_protection
 from k8slite.controllers.volume_provisioner import run_local_provisioner
 
-__all__ = ["CONTROLLERS", "OFF_BY_DEFAULT", "selected"]
+__all__ = ["CONTROLLERS", "Entry", "selected"]
 
-CONTROLLERS: Final[dict[str, Controller]] = {
-    "serviceaccount-controller": run_serviceaccount_controller,
-    "root-ca-certificate-publisher-controller": run_root_ca_controller,
-    "namespace-controller": run_namespace_controller,
-    "resourcequota-controller": run_quota_controller,
-    "deployment-controller": run_deployment_controller,
-    "replicaset-controller": run_replicaset_controller,
-    "replicationcontroller-controller": run_replication_controller,
-    "statefulset-controller": run_statefulset_controller,
-    "daemonset-controller": run_daemonset_controller,
-    "job-controller": run_job_controller,
-    "cronjob-controller": run_cronjob_controller,
-    "ttl-after-finished-controller": run_ttl_after_finished_controller,
-    "horizontal-pod-autoscaler-controller": run_autoscale_controller,
-    "persistentvolume-binder-controller": run_volume_binder,
-    "persistentvolumeclaim-protection-controller": run_claim_protection,
-    "persistentvolume-protection-controller": run_volume_protection,
-    "ephemeral-volume-controller": run_ephemeral_volume_controller,
-    "local-provisioner-controller": run_local_provisioner,
-    "disruption-controller": run_disruption_controller,
-    "endpoints-controller": run_endpoints_controller,
-    "endpointslice-controller": run_endpointslice_controller,
-    "endpointslice-mirroring-controller": run_endpointslice_mirroring_controller,
-    "clusterrole-aggregation-controller": run_clusterrole_aggregation_controller,
-    "certificatesigningrequest-approving-controller": run_approving_controller,
-    "certificatesigningrequest-signing-controller": run_signing_controller,
-    "certificatesigningrequest-cleaner-controller": run_cleaning_controller,
-    "token-cleaner-controller": run_token_cleaner,
-    "node-lifecycle-controller": run_node_lifecycle_controller,
-    "taint-eviction-controller": run_taint_eviction_controller,
-    "pod-garbage-collector-controller": run_pod_gc_controller,
-    "garbage-collector-controller": run_garbage_collector,
+
+class Entry(NamedTuple):
+    """`workers`: how many keys it handles at once, as kube-controller-manager by default.
+    `default`: whether it is among "*"; others run when they are named."""
+
+    run: Controller
+    workers: int = 5
+    default: bool = True
+
+
+CONTROLLERS: Final[dict[str, Entry]] = {
+    "serviceaccount-controller": Entry(run_serviceaccount_controller, 1),
+    "root-ca-certificate-publisher-controller": Entry(run_root_ca_controller, 1),
+    "namespace-controller": Entry(run_namespace_controller, 10),
+    "resourcequota-controller": Entry(run_quota_controller),
+    "deployment-controller": Entry(run_deployment_controller),
+    "replicaset-controller": Entry(run_replicaset_controller),
+    "replicationcontroller-controller": Entry(run_replication_controller),
+    "statefulset-controller": Entry(run_statefulset_controller),
+    "daemonset-controller": Entry(run_daemonset_controller, 2),
+    "job-controller": Entry(run_job_controller),
+    "cronjob-controller": Entry(run_cronjob_controller),
+    "ttl-after-finished-controller": Entry(run_ttl_after_finished_controller),
+    "horizontal-pod-autoscaler-controller": Entry(run_autoscale_controller),
+    "persistentvolume-binder-controller": Entry(run_volume_binder),
+    "persistentvolumeclaim-protection-controller": Entry(run_claim_protection),
+    "persistentvolume-protection-controller": Entry(run_volume_protection),
+    "ephemeral-volume-controller": Entry(run_ephemeral_volume_controller),
+    "local-provisioner-controller": Entry(run_local_provisioner),
+    "disruption-controller": Entry(run_disruption_controller, 1),
+    "endpoints-controller": Entry(run_endpoints_controller),
+    "endpointslice-controller": Entry(run_endpointslice_controller),
+    "endpointslice-mirroring-controller": Entry(run_endpointslice_mirroring_controller),
+    "clusterrole-aggregation-controller": Entry(run_clusterrole_aggregation_controller, 5),
+    "certificatesigningrequest-approving-controller": Entry(run_approving_controller, 1),
+    "certificatesigningrequest-signing-controller": Entry(run_signing_controller, 1),
+    "certificatesigningrequest-cleaner-controller": Entry(run_cleaning_controller, 1),
+    "token-cleaner-controller": Entry(run_token_cleaner, 1, default=False),
+    "node-lifecycle-controller": Entry(run_node_lifecycle_controller),
+    "taint-eviction-controller": Entry(run_taint_eviction_controller, 8),
+    "pod-garbage-collector-controller": Entry(run_pod_gc_controller),
+    "garbage-collector-controller": Entry(run_garbage_collector, 20),
 }
 """In the order in which they start."""
 
-OFF_BY_DEFAULT: Final[tuple[str, ...]] = ("token-cleaner-controller",)
-"""Not among "*"; they run when they are named."""
 EVERY: Final = "*"
 
 
@@ -92,5 +100,5 @@ def selected(words: Sequence[str]) -> list[str]:
         name
         for name in CONTROLLERS
         if f"-{name}" not in words
-        and (name in words or (EVERY in words and name not in OFF_BY_DEFAULT))
+        and (name in words or (EVERY in words and CONTROLLERS[name].default))
     ]

@@ -23,7 +23,6 @@ from k8slite.api.meta import (
     set_condition,
 )
 from k8slite.api.taints import tolerates
-from k8slite.client.controller import run_workers
 from k8slite.client.workqueue import WorkQueue
 from k8slite.controllers.actions import Action, Note, Update, delete
 from k8slite.controllers.context import Context, enqueue_to
@@ -105,4 +104,4 @@ async def run_taint_eviction_controller(context: Context) -> None:
     pods.add_handler(enqueue_to(queue))
     await nodes.wait_synced()
     await pods.wait_synced()
-    await run_workers("taint-eviction", queue, reconcile, context.workers)
+    await context.run_workers("taint-eviction", queue, reconcile)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from k8slite.api.kinds import JOBS
 from k8slite.api.meta import Obj, deleting, get_condition, name, namespace, parse_time, uid
 from k8slite.api.status import ApiError
-from k8slite.client.controller import run_workers
 from k8slite.client.workqueue import WorkQueue
 from k8slite.controllers.actions import delete
 from k8slite.controllers.context import Context, enqueue_to
@@ -51,7 +50,7 @@ async def run_ttl_after_finished_controller(context: Context) -> None:
 
     jobs.add_handler(enqueue_to(queue))
     await jobs.wait_synced()
-    await run_workers("ttl-after-finished", queue, reconcile, context.workers)
+    await context.run_workers("ttl-after-finished", queue, reconcile)
 
 
 async def _live(context: Context, job: Obj) -> Obj | None:

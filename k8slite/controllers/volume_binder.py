@@ -25,7 +25,6 @@ from k8slite.api.volume_match import (
     is_for,
     why_not,
 )
-from k8slite.client.controller import run_workers
 from k8slite.client.informer import Informer
 from k8slite.client.workqueue import WorkQueue
 from k8slite.controllers.actions import Action, Note, Patch, Update
@@ -278,7 +277,7 @@ async def run_volume_binder(context: Context) -> None:
     claims.add_handler(on_claim)
     volumes.add_handler(on_volume)
     classes.add_handler(on_class)
-    await run_workers("persistentvolume-binder", queue, reconcile, context.workers)
+    await context.run_workers("persistentvolume-binder", queue, reconcile)
 
 
 async def _claim_of(context: Context, volume: Obj, claims: Informer) -> Obj | None:

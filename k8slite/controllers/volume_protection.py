@@ -10,7 +10,6 @@ from collections.abc import Iterable
 
 from k8slite.api.kinds import PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, Kind
 from k8slite.api.meta import Obj, deleting, make_key, name, namespace
-from k8slite.client.controller import run_workers
 from k8slite.client.workqueue import WorkQueue
 from k8slite.controllers.actions import Action, patch_metadata
 from k8slite.controllers.context import Context, enqueue_to
@@ -88,7 +87,7 @@ async def run_claim_protection(context: Context) -> None:
     pods.add_handler(on_pod)
     await claims.wait_synced()
     await pods.wait_synced()
-    await run_workers("pvc-protection", queue, reconcile, context.workers)
+    await context.run_workers("pvc-protection", queue, reconcile)
 
 
 async def run_volume_protection(context: Context) -> None:
@@ -106,4 +105,4 @@ async def run_volume_protection(context: Context) -> None:
 
     volumes.add_handler(enqueue_to(queue))
     await volumes.wait_synced()
-    await run_workers("pv-protection", queue, reconcile, context.workers)
+    await context.run_workers("pv-protection", queue, reconcile)

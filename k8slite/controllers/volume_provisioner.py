@@ -22,7 +22,6 @@ from k8slite.api.kinds import (
 from k8slite.api.meta import Obj, deleting, labels, name, namespace, uid
 from k8slite.api.status import ApiError
 from k8slite.api.volume_match import claim_reference, class_of, requested
-from k8slite.client.controller import run_workers
 from k8slite.client.workqueue import WorkQueue
 from k8slite.controllers.actions import Action, Create, Note, Patch, delete, patch_metadata
 from k8slite.controllers.context import Context
@@ -196,7 +195,7 @@ async def run_local_provisioner(context: Context) -> None:
     queue.add(("class", STANDARD["metadata"]["name"]))
     claims.add_handler(on_claim)
     volumes.add_handler(on_volume)
-    await run_workers("local-provisioner", queue, reconcile, context.workers)
+    await context.run_workers("local-provisioner", queue, reconcile)
 
 
 async def _create_once(context: Context, action: Create) -> bool:

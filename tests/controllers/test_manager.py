@@ -13,7 +13,7 @@ from k8slite.api.meta import Obj
 from k8slite.client.client import ClientConfig
 from k8slite.client.leader import LeaderState
 from k8slite.controllers.manager import ControllerManagerConfig, run_replica
-from k8slite.controllers.table import CONTROLLERS, OFF_BY_DEFAULT, selected
+from k8slite.controllers.table import CONTROLLERS, selected
 from k8slite.scheduler.scheduler import Scheduler, SchedulerConfig
 from k8slite.scheduler.scheduler import run_replica as run_scheduler_replica
 from raftkv.host import Address
@@ -24,7 +24,7 @@ from tests.controllers.objects import deployment
 from tests.controllers.world import Cluster
 from tests.scheduler.objects import node
 
-DEFAULTS = len(CONTROLLERS) - len(OFF_BY_DEFAULT)
+DEFAULTS = sum(entry.default for entry in CONTROLLERS.values())
 CLIENT = ClientConfig(endpoints=(Address("unused", 1),))
 
 

@@ -130,10 +130,11 @@ async def test_when_all_nodes_are_silent_nobody_is_evicted(
 
 async def test_nodes_are_evicted_at_a_rate(autojump_clock: trio.testing.MockClock) -> None:
     async with open_cluster(*NODE_CONTROLLERS, pods=False) as cluster:
-        for own in ("a", "b", "c", "d"):
+        alive = [f"a{i}" for i in range(6)]
+        for own in (*alive, "b", "c", "d"):
             cluster.api.add(NODES, node(own))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(renew, cluster, ["a"])
+            nursery.start_soon(renew, cluster, alive)
             times: dict[str, float] = {}
             for _ in range(200):
                 await trio.sleep(0.5)
@@ -144,6 +145,20 @@ async def test_nodes_are_evicted_at_a_rate(autojump_clock: trio.testing.MockCloc
         first, second, third = sorted(times.values())
         assert second - first >= 9
         assert third - second >= 9
+
+
+async def test_a_zone_that_is_mostly_silent_loses_no_node(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_cluster(*NODE_CONTROLLERS, pods=False) as cluster:
+        for own in ("a", "b", "c", "d"):
+            cluster.api.add(NODES, node(own))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(renew, cluster, ["a"])
+            await trio.sleep(200)
+            for own in ("b", "c", "d"):
+                assert effects(cluster, own) == [(UNREACHABLE, "NoSchedule")]
+            nursery.cancel_scope.cancel()
 
 
 async def test_cordoning_taints_the_node(autojump_clock: trio.testing.MockClock) -> None:
