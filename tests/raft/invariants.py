@@ -19,6 +19,7 @@ from raftkv.raft.messages import (
     RequestVote,
     VoteResponse,
 )
+from raftkv.raft.quorum import majority
 from tests.raft.disk import Disk
 
 
@@ -135,6 +136,32 @@ class Oracle:
             previous = entry.term
 
     # -- all members --------------------------------------------------------------------------
+
+    def compare(self, nodes: dict[int, RaftNode]) -> None:
+        """What holds between members that all run, at any time (etcd's TLA+ specification).
+
+        QuorumLog: every majority that may elect somebody has one on whose disk the last committed
+        entry is. MoreUpToDateCorrect: a log that would win against another one holds everything
+        that the other knows to be committed.
+        """
+        last = max(self._committed, default=0)
+        # The first entry is every first voter's, and committed before it is written.
+        for voters in self.configurations(nodes.values()) if last > 1 else []:
+            term = self._committed[last].term
+            lacking = [v for v in voters if not self.disks[v].holds(last, term)]
+            assert len(lacking) < majority(len(voters)), (
+                f"{lacking} are a majority of {voters} and lack committed entry {last}/{term}"
+            )
+        logs = {id_: node._core.log for id_, node in nodes.items()}
+        for one, log in logs.items():
+            for other, behind in logs.items():
+                if behind.is_up_to_date(log.last_index, log.last_term):
+                    term_there = log.term_at(behind.commit)
+                    assert term_there in (behind.term_at(behind.commit), None) or (
+                        behind.term_at(behind.commit) is None
+                    ), f"{one} would win against {other} and lacks {behind.commit}"
+                    assert behind.commit <= log.last_index
+        self._counters["logs compared"] += 1
 
     def applied(self, id_: int, index: int, digest: bytes, entry: Entry | None = None) -> None:
         known = self._digests.setdefault(index, digest)

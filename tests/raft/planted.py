@@ -54,6 +54,13 @@ def _confirm_on_any_answer(core: Core) -> None:
     core.reads.confirm(core.reads.sequence)
 
 
+def _use_the_read_id_again(core: Core) -> None:
+    core.reads.sequence = 0
+    for peer in core.progress.values():
+        peer.read_sequence = 0
+    _begin_read_round(core)
+
+
 def _read_at_once(reads: Reads, read_id: int, commit: int) -> None:
     reads.ready.append((read_id, commit))
 
@@ -68,6 +75,7 @@ _find_conflict = RaftLog.find_conflict
 _become_leader = leader.become_leader
 _truncate = RaftLog.truncate_from
 _take_unhanded = RaftLog.take_unhanded
+_begin_read_round = replication._begin_read_round
 _handle_append = follower.handle_append_entries
 
 PLANTED: dict[str, Bug] = {
@@ -79,6 +87,7 @@ PLANTED: dict[str, Bug] = {
     "own log counts before its sync": (RaftLog, "take_unhanded", _count_own_log_unsynced),
     "append ABA": (RaftLog, "truncate_from", _forget_aba),
     "any answer confirms all reads": (leader, "_confirm_reads", _confirm_on_any_answer),
+    "a read id is used again": (replication, "_begin_read_round", _use_the_read_id_again),
     "reads without a round": (Reads, "add", _read_at_once),
     "commit beyond the last new entry": (HANDLERS[Role.FOLLOWER], AppendEntries, _commit_all),
     "membership is not taken back": (History, "truncate_from", lambda *_: False),
@@ -112,12 +121,13 @@ FOUND_BY: dict[str, int] = {
     "truncate without a conflict": 3,
     "commit older terms by counting": 1,
     "own log counts before its sync": 1,
-    "append ABA": 5,
-    "any answer confirms all reads": 35,
-    "reads without a round": 34,
-    "commit beyond the last new entry": 6,
+    "append ABA": 16,
+    "any answer confirms all reads": 2,
+    "a read id is used again": 933,
+    "reads without a round": 2,
+    "commit beyond the last new entry": 7,
     "membership is not taken back": 10,
-    "lost windows stay lost": 5,
+    "lost windows stay lost": 7,
     "snapshots are never sent": 3,
 }
 

@@ -67,7 +67,7 @@ class World:
 
     @classmethod
     def draw(cls, rng: random.Random) -> World:
-        size = rng.choice([1, 3, 3, 3, 5, 5])
+        size = rng.choice([1, 3, 3, 3, 5, 5, 7])
         moving = size > 1 and rng.random() < 0.4
         return cls(
             voters=tuple(range(1, size + 1)),
@@ -75,7 +75,7 @@ class World:
             loss=rng.choice([0.0, 0.02, 0.1, 0.3]),
             duplicate=rng.choice([0.0, 0.05, 0.3]),
             delay_max=rng.choice([0.1, 1.0, 4.0]),
-            slow=rng.choice([0.0, 0.02]),
+            slow=rng.choice([0.0, 0.02, 0.15]),
             sync_max=rng.choice([0.0, 0.3, 2.0]),
             hang=rng.choice([0.0, 0.002]),
             crash=rng.choice([0.0, 0.005, 0.02]),
@@ -319,9 +319,15 @@ class Swarm:
                 member.node.report_gone(member.node.leader)
                 self.counters["leader forgotten"] += 1
             self.oracle.observe(id_, member.node)
+            self.compare()
             self.use(member)
             member.pump()
         self.after(rate, lambda: self.tick(id_))
+
+    def compare(self) -> None:
+        nodes = {id_: m.node for id_, m in self.members.items() if m.node is not None}
+        if len(nodes) == len(self.members) and self._sequence % 5 == 0:
+            self.oracle.compare(nodes)
 
     def inflict(self, member: Member) -> None:
         rng, world = self.rng, self.world

@@ -372,6 +372,38 @@ def test_campaign_at_start() -> None:
     assert cluster.role(1) is Role.LEADER
 
 
+def test_all_started_again_need_not_wait_for_an_election_timeout() -> None:
+    cluster = Cluster()
+    cluster.elect(1)
+    cluster.mail.clear()
+    for id_ in (1, 2, 3):
+        cluster.start(id_)
+    for _ in range(RaftConfig(id=1).election_ticks):
+        for id_ in (1, 2, 3):
+            cluster.tick(id_)
+        cluster.settle()
+    assert [cluster.role(id_) for id_ in (1, 2, 3)].count(Role.LEADER) == 1
+
+
+def test_one_started_again_disturbs_nobody() -> None:
+    """It asks soon, and again; as the others hear a leader they refuse, and no term is lost."""
+    cluster = Cluster()
+    leader = cluster.elect(1)
+    term = leader.term
+    cluster.start(3)
+    cluster.cut = {(1, 3)}  # so it can't hear the leader
+    for _ in range(20):
+        for id_ in (1, 2, 3):
+            cluster.tick(id_)
+        cluster.settle()
+    assert cluster.role(3) is Role.PRE_CANDIDATE
+    assert (leader.role, leader.term) == (Role.LEADER, term)
+    cluster.heal()
+    cluster.tick(1)
+    cluster.settle()
+    assert cluster.role(3) is Role.FOLLOWER
+
+
 def test_bootstrap_needs_itself_among_the_voters() -> None:
     with pytest.raises(ValueError, match="not among the voters"):
         RaftNode(RaftConfig(id=4), Restored(), (1, 2, 3), random.Random(1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 
 import pytest
 
@@ -11,7 +12,7 @@ from raftkv.raft.messages import HardState
 from raftkv.storage.replay import segment_name
 from raftkv.storage.verify import verify
 from raftkv.storage.wal import Wal
-from tests.storage.fake_disk import Crashed, FakeDisk
+from tests.storage.fake_disk import Crashed, FakeDisk, random_tear
 from tests.storage.test_wal import ME, entry, filled, reopen, snapshot
 
 
@@ -175,6 +176,37 @@ async def test_snapshots_without_a_log_are_refused() -> None:
     disk.delete(segment_name(1))
     with pytest.raises(WalDamaged, match="their log is missing"):
         await reopen(disk)
+
+
+async def test_crash_in_defrag() -> None:
+    """etcd#14685: there is no defragmentation; what takes its place, a snapshot, its record and the
+    release of the log before it, is cut off at every step, and the log goes on from there."""
+
+    async def shrink(disk: FakeDisk) -> None:
+        wal, found = await Wal.open(disk, segment_bytes=400)
+        for index in (20, 38):
+            if found.snapshot_meta is None or found.snapshot_meta.index < index:
+                await wal.save_snapshot(snapshot(index))
+            await wal.release(index)
+
+    whole = await filled(40, segment_bytes=400)
+    untouched = whole.copy()
+    await shrink(whole)
+    for fail_at in range(len(whole.steps)):
+        disk = untouched.copy()
+        disk.fail_at = fail_at
+        with contextlib.suppress(Crashed):
+            await shrink(disk)
+        for seed in range(3):
+            left = disk.after_crash(random_tear(random.Random(seed)) if seed else None)
+            found = await reopen(left)
+            assert found.last_index == 40
+            behind = found.snapshot_meta.index if found.snapshot_meta else 0
+            first = found.entries[0].index if found.entries else 41
+            assert first <= behind + 1
+            assert found.entries == [entry(index) for index in range(first, 41)]
+            await shrink(left)
+            assert (await reopen(left)).snapshot_meta == snapshot(38).meta
 
 
 async def test_release_that_a_crash_left_half_done() -> None:
