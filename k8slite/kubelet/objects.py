@@ -17,11 +17,12 @@ from k8slite.api.kinds import (
     SECRETS,
     SERVICE_ACCOUNTS,
 )
-from k8slite.api.meta import Obj, parse_time
+from k8slite.api.meta import Obj, is_controlled_by, key, parse_time
 from k8slite.api.status import ApiError
 from k8slite.client.api import Api
 from k8slite.kubelet.environment import Sources
-from k8slite.kubelet.volumes import TokenRequest
+from k8slite.kubelet.runtime.interface import ConfigFailure
+from k8slite.kubelet.volumes import TokenRequest, claim_name
 from raftkv.host import Host
 
 NOT_FOUND = 404
@@ -41,14 +42,21 @@ async def fetch(api: Api, namespace: str, references: Iterable[tuple[str, str]])
 
 
 async def fetch_claims(api: Api, pod: Obj) -> dict[str, str]:
-    """The path on this node of each bound claim the pod uses."""
+    """The path on this node of each bound claim the pod uses.
+
+    Raises ConfigFailure for a claim that was not made for the pod, as it should have been.
+    """
     paths = {}
     for volume in pod["spec"].get("volumes") or ():
-        claim = (volume.get("persistentVolumeClaim") or {}).get("claimName")
+        claim = claim_name(pod, volume)
         if not claim:
             continue
         try:
             found = await api.get(PERSISTENT_VOLUME_CLAIMS, claim, pod["metadata"]["namespace"])
+            if volume.get("ephemeral") and not is_controlled_by(found, pod):
+                raise ConfigFailure(
+                    f"PVC {key(found)} was not created for pod {key(pod)} (pod is not owner)"
+                )
             bound = found["spec"].get("volumeName")
             if not bound:
                 continue

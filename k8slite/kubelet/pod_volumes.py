@@ -11,9 +11,18 @@ from k8slite.kubelet.context import Context
 from k8slite.kubelet.dns import domain_of, hostname_of, hosts_file, resolv_conf
 from k8slite.kubelet.expansion import expand
 from k8slite.kubelet.objects import TokenCache, fetch, fetch_claims
-from k8slite.kubelet.runtime.interface import ConfigFailure, Mount
+from k8slite.kubelet.problem import StartProblem
+from k8slite.kubelet.pulling import ensure_image
+from k8slite.kubelet.runtime.interface import ConfigFailure, Mount, RuntimeFailure
 from k8slite.kubelet.volume_files import realise
-from k8slite.kubelet.volumes import Content, Files, content_of, object_references, token_requests
+from k8slite.kubelet.volumes import (
+    Content,
+    Files,
+    ImageRoot,
+    content_of,
+    object_references,
+    token_requests,
+)
 
 PROPAGATION = {"HostToContainer": "slave", "Bidirectional": "shared"}
 
@@ -27,7 +36,7 @@ class PodVolumes:
         self._context = context
         self._tokens = TokenCache(context.api, context.host)
         self._paths: dict[str, Path] = {}
-        self._files: frozenset[str] = frozenset()
+        self._read_only: frozenset[str] = frozenset()
 
     async def make(self, pod: Obj, pod_ip: str) -> None:
         """Make all volumes, or bring them up to date.
@@ -35,18 +44,37 @@ class PodVolumes:
         Raises VolumeFailure, ApiError, ClientError.
         """
         contents = await self._contents(pod, pod_ip)
-        self._files = frozenset(n for n, c in contents.items() if isinstance(c, Files))
+        self._read_only = frozenset(
+            n for n, c in contents.items() if isinstance(c, (Files, ImageRoot))
+        )
         if not self._context.on_disk:
             return
         directory = self._context.paths.volumes(pod["metadata"]["uid"])
         group = (pod["spec"].get("securityContext") or {}).get("fsGroup")
         for name, content in contents.items():
             try:
+                if isinstance(content, ImageRoot):
+                    self._paths[name] = await self._image_root(pod, directory, name, content)
+                    continue
                 self._paths[name] = await trio.to_thread.run_sync(
                     lambda n, c: realise(directory, n, c, group=group), name, content
                 )
             except (OSError, ConfigFailure) as error:
                 raise _failure(name, error) from None
+
+    async def _image_root(self, pod: Obj, directory: Path, name: str, content: ImageRoot) -> Path:
+        """Made once: the pod keeps what it began with. Raises VolumeFailure, OSError."""
+        path = directory / "kubernetes.io~image" / name
+        if path.exists():
+            return path
+        context = self._context
+        try:
+            await ensure_image(context, pod, content.reference, content.pull_policy, "")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            await context.runtime.unpack_image(content.reference, path)
+        except (StartProblem, RuntimeFailure) as error:
+            raise _failure(name, error) from None
+        return path
 
     async def _contents(self, pod: Obj, pod_ip: str) -> dict[str, Content]:
         volumes = pod["spec"].get("volumes") or ()
@@ -56,7 +84,10 @@ class PodVolumes:
         namespace = pod["metadata"]["namespace"]
         wanted = [r for volume in volumes for r in object_references(volume)]
         sources = await fetch(api, namespace, wanted)
-        claims = await fetch_claims(api, pod)
+        try:
+            claims = await fetch_claims(api, pod)
+        except ConfigFailure as error:
+            raise VolumeFailure(str(error)) from None
         requests = [r for volume in volumes for r in token_requests(volume)]
         tokens = await self._tokens.get(pod, requests)
         contents = {}
@@ -112,7 +143,7 @@ class PodVolumes:
         return Mount(
             str(path),
             entry["mountPath"],
-            read_only=bool(entry.get("readOnly")) or name in self._files,
+            read_only=bool(entry.get("readOnly")) or name in self._read_only,
             propagation=PROPAGATION.get(entry.get("mountPropagation") or "", "private"),
         )
 

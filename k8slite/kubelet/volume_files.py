@@ -26,7 +26,13 @@ MNT_DETACH = 2
 _ESCAPED = re.compile(rb"\\([0-3][0-7]{2})")
 
 
-def realise(directory: Path, name: str, content: Content, *, group: int | None = None) -> Path:
+def realise(
+    directory: Path,
+    name: str,
+    content: Files | EmptyDirectory | HostPath,
+    *,
+    group: int | None = None,
+) -> Path:
     """Make the volume so on disk; its path. Raises ConfigFailure, OSError."""
     if isinstance(content, HostPath):
         return _host_path(content)

@@ -1,7 +1,8 @@
 """What the volumes of a pod hold. Pure: objects and tokens are handed in.
 
-A volume becomes a path of the machine (`hostPath`, a bound claim), an empty directory, or files
-with content and mode. `volume_files` keeps them on disk.
+A volume becomes a path of the machine (`hostPath`, a bound claim, also one made for the pod), an
+empty directory, files with content and mode, or the root of an image. `volume_files` keeps them on
+disk.
 """
 
 from __future__ import annotations
@@ -43,6 +44,14 @@ class HostPath:
 
 
 @attrs.frozen
+class ImageRoot:
+    """The root of an image, read-only."""
+
+    reference: str
+    pull_policy: str
+
+
+@attrs.frozen
 class TokenRequest:
     """A service account token wanted: for whom, and for how long."""
 
@@ -50,8 +59,16 @@ class TokenRequest:
     expiration_seconds: int
 
 
-Content = Files | EmptyDirectory | HostPath
+Content = Files | EmptyDirectory | HostPath | ImageRoot
 Tokens = Callable[[TokenRequest], str]
+
+
+def claim_name(pod: Obj, volume: Obj) -> str:
+    """The claim that the volume is: named, or made for this pod; "" for other volumes."""
+    if volume.get("ephemeral"):
+        return f"{pod['metadata']['name']}-{volume['name']}"
+    name: str = (volume.get("persistentVolumeClaim") or {}).get("claimName") or ""
+    return name
 
 
 def object_references(volume: Obj) -> list[tuple[str, str]]:
@@ -100,8 +117,12 @@ def content_of(
         return EmptyDirectory(source.get("medium") == "Memory", value(str(limit)) if limit else 0)
     if volume.get("hostPath"):
         return HostPath(volume["hostPath"]["path"], volume["hostPath"].get("type") or "")
-    if volume.get("persistentVolumeClaim"):
-        name = volume["persistentVolumeClaim"]["claimName"]
+    if volume.get("image"):
+        source = volume["image"]
+        policy = source.get("pullPolicy") or "IfNotPresent"
+        return ImageRoot(source.get("reference") or "", policy)
+    name = claim_name(pod, volume)
+    if name:
         if name not in claims:
             raise ConfigFailure(f'persistentvolumeclaim "{name}" is not bound to a local volume')
         return HostPath(claims[name])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import attrs
 import trio
@@ -328,6 +329,9 @@ class FakeRuntime:
         if found is None:
             raise StartFailure(f"image {image} is not to be had")
         return found
+
+    async def unpack_image(self, image: str, directory: Path) -> None:
+        return
 
     async def list_images(self) -> list[Image]:
         return []

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import attrs
 
 from k8slite.kubelet.images.credentials import Credential
 from k8slite.kubelet.images.garbage import Candidate, Plan, Policy, make_plan
+from k8slite.kubelet.images.merge import merge_layers
 from k8slite.kubelet.images.puller import Puller, PullError
 from k8slite.kubelet.images.store import ImageStore, StoredImage
 from k8slite.kubelet.images.uses import Uses
@@ -52,6 +55,16 @@ class Images:
         if found is None:
             raise ImageMissing(f"image {image} is not on this node")
         return found
+
+    def unpack(self, image: str, directory: Path, now: float) -> None:
+        """See `Runtime.unpack_image`."""
+        found = self.use(image, now)
+        if os.geteuid() != 0 or not found.layers:
+            raise RuntimeFailure(f"image {image} has no files here: without root none are kept")
+        making = directory.with_name(f"{directory.name}.new")
+        shutil.rmtree(making, ignore_errors=True)
+        merge_layers(found.layers, making)
+        making.rename(directory)
 
     def note(self, in_use: Iterable[str], now: float) -> None:
         """What this node's containers use, as their statuses name it. Raises OSError."""

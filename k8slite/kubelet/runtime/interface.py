@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import attrs
@@ -365,6 +366,13 @@ class Runtime(Protocol):
 
     async def pull_image(self, image: str, credentials: Sequence[Credential] = ()) -> Image:
         """As its registry has it now; `credentials` are tried in turn. Raises RuntimeFailure."""
+        ...
+
+    async def unpack_image(self, image: str, directory: Path) -> None:
+        """Make the directory, which must not exist, the image's root, to be shown read-only.
+
+        Raises ImageMissing, RuntimeFailure, OSError.
+        """
         ...
 
     async def list_images(self) -> list[Image]: ...

@@ -424,6 +424,9 @@ class ShimRuntime:
     async def pull_image(self, image: str, credentials: Sequence[Credential] = ()) -> Image:
         return await self._images.pull(image, credentials)
 
+    async def unpack_image(self, image: str, directory: Path) -> None:
+        await trio.to_thread.run_sync(self._images.unpack, image, directory, self._host.now())
+
     async def list_images(self) -> list[Image]:
         return self._images.list()
 
