@@ -9,7 +9,7 @@ the story moves them: then find them anew.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,12 +20,14 @@ from raftkv.mvcc.commands import Event
 from raftkv.mvcc.leases import Lessor
 from raftkv.mvcc.machine import Machine
 from raftkv.mvcc.watchers import WatchHub
+from raftkv.server.incarnations import Incarnations
 from raftkv.server.pending import Pending
+from raftkv.storage import records
 from tests.sim.scenario import play
 
 __all__ = ["FOUND_BY", "PLANTED", "finding", "planted"]
 
-Bug = tuple[type[Any], str, Callable[..., Any]]
+Bug = tuple[Any, str, Callable[..., Any]]
 
 
 async def _skip_fsync(file: SimFile) -> None:
@@ -64,6 +66,19 @@ def _restore_without_leases(data: bytes) -> Machine:
     return machine
 
 
+def _promise_the_next(hub: WatchHub, watch_ids: Iterable[int]) -> int | None:
+    told = _progress(hub, watch_ids)
+    return None if told is None else told + 1
+
+
+def _listen_to_anybody(known: Incarnations, peer: int, incarnation: int) -> None:
+    return
+
+
+def _call_it_torn(data: memoryview, offset: int) -> None:
+    return
+
+
 async def _try_again(client: KvClient, request: tuple[Any, ...]) -> Any:
     while True:
         try:
@@ -75,7 +90,8 @@ async def _try_again(client: KvClient, request: tuple[Any, ...]) -> Any:
 _notify = WatchHub.notify
 _fail_writes = Pending.fail_writes
 _restore = Machine.restore
-_write = KvClient._write
+_progress = WatchHub.progress
+_write = KvClient.write
 
 PLANTED: dict[str, Bug] = {
     "fsync is skipped": (SimFile, "sync", _skip_fsync),
@@ -84,7 +100,10 @@ PLANTED: dict[str, Bug] = {
     "an unknown outcome is called a refusal": (Pending, "fail_writes", _call_the_unknown_refused),
     "renewals of leases are forgotten": (Lessor, "renew", _forget_renewals),
     "a snapshot comes without its leases": (Machine, "restore", _restore_without_leases),
-    "the client repeats writes of unknown outcome": (KvClient, "_write", _try_again),
+    "the client repeats writes of unknown outcome": (KvClient, "write", _try_again),
+    "progress is told too early": (WatchHub, "progress", _promise_the_next),
+    "a wiped member is listened to": (Incarnations, "look", _listen_to_anybody),
+    "damage is cut off as a torn tail is": (records, "_damage", _call_it_torn),
 }
 
 
@@ -118,13 +137,16 @@ def _cause(error: BaseException) -> str:
 
 
 FOUND_BY: dict[str, tuple[int, str]] = {
-    "fsync is skipped": (3, "WalDamaged"),
-    "a watch loses an event": (0, "RevisionViolation"),
-    "a watch shows events twice": (0, "RevisionViolation"),
-    "an unknown outcome is called a refusal": (37, "RevisionViolation"),
-    "renewals of leases are forgotten": (1, "LeaseViolation"),
-    "a snapshot comes without its leases": (5, "Disagreement"),
-    "the client repeats writes of unknown outcome": (9, "RevisionViolation"),
+    "fsync is skipped": (2, "AssertionError"),
+    "a watch loses an event": (0, "WatchViolation"),
+    "a watch shows events twice": (0, "WatchViolation"),
+    "an unknown outcome is called a refusal": (39, "RevisionViolation"),
+    "renewals of leases are forgotten": (7, "LeaseViolation"),
+    "a snapshot comes without its leases": (7, "Disagreement"),
+    "the client repeats writes of unknown outcome": (4, "RevisionViolation"),
+    "progress is told too early": (0, "WatchViolation"),
+    "a wiped member is listened to": (7, "AssertionError"),
+    "damage is cut off as a torn tail is": (11, "AssertionError"),
 }
 
 
