@@ -33,7 +33,7 @@ from h2.events import (
     WindowUpdated,
 )
 from h2.exceptions import H2Error, ProtocolError
-from h2.settings import SettingCodes
+from h2.settings import SettingCodes, Settings
 
 from raftkv.errors import KvError
 from raftkv.etcd.outcomes import rpc_error
@@ -59,6 +59,11 @@ PREFACE_SECONDS = 10.0
 CALLS_MAX = 2_048
 REQUEST_WINDOW = 1024 * 1024
 CONNECTION_WINDOW = 64 * 1024 * 1024
+SETTINGS: Final = {
+    SettingCodes.MAX_CONCURRENT_STREAMS: CALLS_MAX,
+    SettingCodes.INITIAL_WINDOW_SIZE: REQUEST_WINDOW,
+    SettingCodes.MAX_HEADER_LIST_SIZE: 64 * 1024,
+}
 GATHERED_BYTES_MAX = 64 * 1024 * 1024
 UNSENT_BYTES_MAX = 1024 * 1024
 """With more than that not yet taken by the system, who wants to send waits."""
@@ -183,12 +188,7 @@ class GrpcConnection:
 
     async def run(self) -> None:
         h2 = self._h2
-        h2.update_settings(
-            {
-                SettingCodes.MAX_CONCURRENT_STREAMS: CALLS_MAX,
-                SettingCodes.INITIAL_WINDOW_SIZE: REQUEST_WINDOW,
-            }
-        )
+        h2.local_settings = Settings(client=False, initial_values=SETTINGS)
         h2.initiate_connection()
         h2.increment_flow_control_window(CONNECTION_WINDOW)
         async with trio.open_nursery() as nursery:

@@ -11,21 +11,26 @@ with must be equal.
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Final
 from zlib import crc32
 
 import attrs
 
-from raftkv.errors import InvalidRequest
+from raftkv.errors import InvalidRequest, SnapshotDamaged
 from raftkv.host import Disk
 from raftkv.mvcc.machine import Machine
 from raftkv.mvcc.members import MemberInfo, MemberTable
+from raftkv.mvcc.snapshot import MAGIC, is_whole
 from raftkv.raft.messages import HardState, Snapshot, SnapshotMeta
 from raftkv.storage.replay import Identity, is_segment
 from raftkv.storage.wal import Wal
 
-__all__ = ["BackupStatus", "describe", "restore"]
+__all__ = ["BackupStatus", "describe", "restore", "unframed"]
 
+BLOCK: Final = 512
+DIGEST: Final = 32
+CHECKSUM: Final = 4
 FIRST_INDEX: Final = 1
 FIRST_TERM: Final = 1
 
@@ -45,7 +50,7 @@ class BackupStatus:
 
 def describe(data: bytes) -> BackupStatus:
     """What a backup holds. Raises SnapshotDamaged."""
-    machine = Machine.restore(data)
+    machine = Machine.restore(unframed(data))
     return BackupStatus(
         revision=machine.revision,
         compact_revision=machine.compact_revision,
@@ -67,6 +72,23 @@ def _hash(machine: Machine) -> int:
             return found
 
 
+def unframed(data: bytes) -> bytes:
+    """A backup as `raftkv snapshot save` writes it, of one that may have come by etcd's clients.
+
+    They save whole blocks of zeros behind it, and a SHA-256 of it all. Raises SnapshotDamaged.
+    """
+    if data[: len(MAGIC)] != MAGIC or len(data) % BLOCK != DIGEST:
+        return data
+    body, digest = data[:-DIGEST], data[-DIGEST:]
+    if sha256(body).digest() != digest:
+        return data  # a backup whose length happens to be like that; it has its own checksum
+    least = len(body.rstrip(b"\0"))
+    for end in range(least, least + CHECKSUM + 1):  # its own checksum may end with zeros
+        if end <= len(body) and is_whole(body[:end]):
+            return body[:end]
+    raise SnapshotDamaged
+
+
 async def restore(
     disk: Disk, data: bytes, identity: Identity, voters: tuple[int, ...], bump_revision: int
 ) -> Machine:
@@ -81,6 +103,7 @@ async def restore(
     if any(is_segment(name) for name in disk.names()):
         raise InvalidRequest("there is a log already: restore makes a new data directory")
     assert identity.member in voters
+    data = unframed(data)
     machine = Machine.restore(data)
     seed = b"%d,%d,%d" % (crc32(data), bump_revision, identity.cluster)
     machine.members = MemberTable(lineage=crc32(seed) or 1)

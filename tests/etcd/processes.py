@@ -8,12 +8,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.ports import free_port
 
-__all__ = ["etcd", "etcdctl", "raftkv", "wait_port"]
+__all__ = ["Members", "etcd", "etcdctl", "raftkv", "wait_port"]
 
 START_SECONDS = 30.0
 
@@ -61,13 +61,21 @@ def etcd(directory: Path) -> Iterator[str]:
         yield f"127.0.0.1:{client}"
 
 
+class Members(list[str]):
+    """`HOST:PORT` of each for etcd's clients, and for ours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.native: list[str] = []
+
+
 @contextlib.contextmanager
-def raftkv(directory: Path, *flags: str, members: int = 1) -> Iterator[list[str]]:
-    """Members of ours with `--etcd-listen`; `HOST:PORT` of each for etcd's clients."""
+def raftkv(directory: Path, *flags: str, members: int = 1) -> Iterator[Members]:
+    """Members of ours with `--etcd-listen`."""
     numbers = range(1, members + 1)
     peers = {n: free_port() for n in numbers}
     given = ",".join(f"m{n}=127.0.0.1:{port}" for n, port in peers.items())
-    addresses = []
+    addresses = Members()
     with contextlib.ExitStack() as stack:
         for n in numbers:
             client, front = free_port(), free_port()
@@ -77,15 +85,17 @@ def raftkv(directory: Path, *flags: str, members: int = 1) -> Iterator[list[str]
             command += ["--etcd-listen", f"127.0.0.1:{front}", *flags]
             stack.enter_context(running(command, directory / f"m{n}.log", client, front))
             addresses.append(f"127.0.0.1:{front}")
+            addresses.native.append(f"127.0.0.1:{client}")
         yield addresses
 
 
 def etcdctl(
-    endpoints: list[str], *arguments: str, given: str = "", flags: tuple[str, ...] = ()
+    endpoints: Sequence[str], *arguments: str, given: str = "", flags: Sequence[str] = ()
 ) -> str:
     """What etcdctl prints; it must succeed."""
+    where = [f"--endpoints={','.join(endpoints)}"] if endpoints else []
     ran = subprocess.run(
-        ["etcdctl", "--endpoints", ",".join(endpoints), *flags, *arguments],
+        ["etcdctl", *where, *flags, *arguments],
         env={**os.environ, "ETCDCTL_API": "3"},
         input=given,
         capture_output=True,
