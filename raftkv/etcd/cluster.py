@@ -152,10 +152,10 @@ def _peer_address(urls: list[str]) -> str:
     """`http://HOST:PORT` as `HOST:PORT`; a member has one. Raises RpcError."""
     if len(urls) != 1:
         raise bad_urls()
-    parts = urlsplit(urls[0])
-    if parts.scheme not in ("http", "https") or parts.path not in ("", "/"):
-        raise bad_urls()
     try:
-        return str(parse_address(parts.netloc))
+        parts = urlsplit(urls[0])
+        if parts.scheme in ("http", "https") and parts.path in ("", "/"):
+            return str(parse_address(parts.netloc))
     except ValueError:
-        raise bad_urls() from None
+        pass
+    raise bad_urls()

@@ -22,7 +22,7 @@ from raftkv.etcd.outcomes import no_leader, timed_out
 from raftkv.etcd.rpc import Handler
 from raftkv.etcd.schema import MESSAGES
 from raftkv.host import Address, Listener, Net, Tls
-from raftkv.streams import only_error, secured
+from raftkv.streams import GONE, only_error, secured
 from raftkv.wire.framing import encode
 from raftkv.wire.protocol import COUNT_ONLY, KEYS_ONLY, SERIALIZABLE, VERSION
 
@@ -158,9 +158,9 @@ class Member:
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """A connection of one's own to this member. Raises Unavailable where it is lost."""
-        connection = await Connection.connect(self._net, LOCAL, None)
+        """A connection of one's own to this member. Raises Unavailable where there is none."""
         try:
+            connection = await Connection.connect(self._net, LOCAL, None)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(connection.run)
                 yield connection
@@ -170,9 +170,14 @@ class Member:
             if isinstance(error, ConnectionLost):
                 raise Unavailable(f"{Unavailable.text}: {error}") from error
             raise error from None
+        except OSError as error:  # out of file descriptors
+            raise Unavailable(f"{Unavailable.text}: {error}") from error
 
     async def open_stream(self) -> trio.abc.Stream:
         """The same, as the bytes that the protocol is."""
-        stream = await self._net.open_stream(LOCAL)
-        await stream.send_all(encode([[1, "hello", VERSION]]))
+        try:
+            stream = await self._net.open_stream(LOCAL)
+            await stream.send_all(encode([[1, "hello", VERSION]]))
+        except GONE as error:
+            raise Unavailable(f"{Unavailable.text}: {error}") from error
         return stream

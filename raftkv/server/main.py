@@ -175,9 +175,14 @@ class Server:
         return self.replica.machine.revision
 
     def open_local(self) -> trio.abc.Stream:
-        """A client's connection from within this process; no TLS."""
+        """A client's connection from within this process; no TLS. Raises OSError."""
         ours, theirs = trio.socket.socketpair()
-        self.sessions.attach(trio.SocketStream(theirs))
+        try:
+            self.sessions.attach(trio.SocketStream(theirs))
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
         return trio.SocketStream(ours)
 
     def status(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ and would be answered with many bytes is refused (`UNSENT_BYTES_MAX`).
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -168,8 +169,10 @@ class Sessions:
                 nursery.start_soon(self._serve_one, secured(stream, context))
 
     def attach(self, stream: trio.abc.Stream) -> None:
-        """Serve a client in this process, over a stream that needs no TLS."""
+        """Serve a client in this process, over a stream that needs no TLS. Raises OSError."""
         assert self._nursery is not None
+        if self._count >= SESSIONS_MAX:
+            raise OSError(errno.EMFILE, f"{SESSIONS_MAX} connections are open already")
         self._count += 1
         self._nursery.start_soon(self._serve_one, stream)
 

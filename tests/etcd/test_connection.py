@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,16 @@ from typing import Any
 import grpc
 import pytest
 import trio
+import trio.testing
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, ResponseReceived, StreamEnded, TrailersReceived
+from hpack import Encoder
+from hypothesis import given
+from hypothesis import strategies as st
 
-from raftkv.etcd.rpc import frame
+from raftkv.etcd.connection import Call, GrpcConnection
+from raftkv.etcd.rpc import Method, frame
 from raftkv.etcd.schema import MESSAGES
 from tests.etcd.client import Refused
 from tests.etcd.support import Fronts, in_thread, open_fronts
@@ -232,3 +238,54 @@ async def test_deadline_of_the_client_is_kept_by_the_server(tmp_path: Path) -> N
         )
         assert told["grpc-status"] == "4"
         assert told["grpc-message"] == "context deadline exceeded"
+
+
+# --- bytes of no client -------------------------------------------------------------------------
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+SETTINGS_FRAME = b"\0\0\0\x04\0\0\0\0\0"
+
+
+def h2_frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def request_headers() -> bytes:
+    fields = [
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":path", b"/x/Unary"),
+        (b"content-type", b"application/grpc"),
+    ]
+    encoded: bytes = Encoder().encode(fields)
+    return encoded
+
+
+PAYLOADS = st.one_of(
+    st.binary(max_size=40),
+    st.just(request_headers()),
+    st.binary(max_size=10).map(frame),
+)
+FRAMES = st.builds(
+    h2_frame,
+    st.integers(0, 10),
+    st.sampled_from([0, 1, 4, 5, 8, 0x20]),
+    st.sampled_from([0, 1, 1, 3, 5, 2]),
+    PAYLOADS,
+)
+
+
+@given(st.lists(FRAMES, max_size=12), st.binary(max_size=20))
+def test_no_bytes_bring_a_member_down(frames: list[bytes], rest: bytes) -> None:
+    async def echo(call: Call, request: Any) -> Any:
+        return request
+
+    async def serve() -> None:
+        methods = {"/x/Unary": Method(MESSAGES["PutRequest"], echo)}
+        ours, theirs = trio.testing.memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(GrpcConnection(theirs, methods).run)
+            await ours.send_all(PREFACE + SETTINGS_FRAME + b"".join(frames) + rest)
+            await ours.send_eof()
+
+    trio.run(serve, clock=trio.testing.MockClock(autojump_threshold=0))
