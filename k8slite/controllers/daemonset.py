@@ -2,7 +2,7 @@
 
 `plan` and `status_of` are pure. A pod is made for a certain node (by node affinity, so that the
 scheduler still checks its resources); nodes that stop fitting lose theirs; a new template goes
-round as fast as maxUnavailable allows.
+round as fast as maxUnavailable or maxSurge (`daemon_surge`) allow.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from k8slite.api.taints import NOT_READY, UNREACHABLE, UNSCHEDULABLE, tolerates
 from k8slite.client.errors import ClientError
 from k8slite.controllers.actions import Action, Create, Update, delete
 from k8slite.controllers.context import Context
+from k8slite.controllers.daemon_surge import max_surge, nodes_to_surge, surplus
 from k8slite.controllers.execute import carry_out
 from k8slite.controllers.history import HASH_LABEL, plan_history, revision_hash
 from k8slite.controllers.ownership import controller_uid_index
@@ -110,6 +111,8 @@ def plan(daemon_set: Obj, pods: Sequence[Obj], nodes: Sequence[Obj], now: float)
     deletions: list[Action] = []
     creations: list[Action] = []
     kept: list[Obj] = []
+    surging: dict[str, list[Obj]] = {}
+    surges = max_surge(daemon_set, len(nodes)) > 0
     for node in nodes:
         wanted, may_stay = fits(daemon_set, node)
         here = by_node.pop(name(node), [])
@@ -122,12 +125,22 @@ def plan(daemon_set: Obj, pods: Sequence[Obj], nodes: Sequence[Obj], now: float)
             if not any(deleting(p) for p in here):
                 creations.append(Create(PODS, new_pod(daemon_set, name(node))))
             continue
+        if surges:
+            deletions += [delete(PODS, p) for p in surplus(daemon_set, living, now)]
+            surging[name(node)] = living if wanted else []
+            continue
         oldest, *extra = sorted(living, key=_oldest_first)
         deletions += [delete(PODS, p) for p in extra if not deleting(p)]
         kept.append(oldest)
     gone = [p for rest in by_node.values() for p in rest if not deleting(p)]
     deletions += [delete(PODS, p) for p in gone]
-    deletions += _replacements(daemon_set, kept, len(kept) + len(creations), now)
+    desired = len(kept) + len(surging) + len(creations)
+    if surges:
+        chosen = nodes_to_surge(daemon_set, surging, desired, now)
+        creations += [Create(PODS, new_pod(daemon_set, node)) for node in chosen]
+        kept += [pod for living in surging.values() for pod in living]
+    else:
+        deletions += _replacements(daemon_set, kept, desired, now)
     min_ready = daemon_set["spec"].get("minReadySeconds", 0)
     waits = [w for p in kept if 0 < (w := available_in(p, min_ready, now)) < float("inf")]
     return Plan(deletions, creations, min(waits, default=None))

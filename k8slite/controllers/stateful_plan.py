@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 
 from attrs import define, field
 
-from k8slite.api.kinds import PERSISTENT_VOLUME_CLAIMS, PODS, STATEFUL_SETS
-from k8slite.api.meta import Obj, copy, deleting, generation, labels, name, namespace
+from k8slite.api.kinds import PODS, STATEFUL_SETS
+from k8slite.api.meta import Obj, deleting, generation, labels, name
 from k8slite.controllers.actions import Action, Create, delete
 from k8slite.controllers.history import HASH_LABEL, revision_hash
 from k8slite.controllers.pods import available_in, is_ready, is_terminal, phase, pod_from_template
+from k8slite.controllers.stateful_claims import claims_of
 
-__all__ = ["claims_of", "ordinal_of", "plan", "status_of", "update_revision"]
+__all__ = ["numbers_of", "ordinal_of", "plan", "status_of", "update_revision"]
 
 POD_NAME = "statefulset.kubernetes.io/pod-name"
 POD_INDEX = "apps.kubernetes.io/pod-index"
@@ -52,6 +53,24 @@ def start_of(stateful_set: Obj) -> int:
     return start
 
 
+def numbers_of(stateful_set: Obj) -> range:
+    """The numbers of the pods that there should be."""
+    start = start_of(stateful_set)
+    return range(start, start + stateful_set["spec"].get("replicas", 1))
+
+
+def max_unavailable(stateful_set: Obj) -> int:
+    """Of a rolling update: a number, or a share of the size (rounded down), at least 1."""
+    rolling = (stateful_set["spec"].get("updateStrategy") or {}).get("rollingUpdate") or {}
+    value = rolling.get("maxUnavailable")
+    if value is None:
+        return 1
+    if isinstance(value, str):
+        size = stateful_set["spec"].get("replicas", 1)
+        value = int(value.removesuffix("%")) * size // 100
+    return max(1, int(value))
+
+
 @define
 class StatefulPlan:
     """Claims to create first; then pods to delete; then pods to create."""
@@ -72,8 +91,7 @@ def plan(
     spec = stateful_set["spec"]
     ordered = spec.get("podManagementPolicy", "OrderedReady") == "OrderedReady"
     by_number = {n: p for p in pods if (n := ordinal_of(stateful_set, p)) is not None}
-    start = start_of(stateful_set)
-    numbers = range(start, start + spec.get("replicas", 1))
+    numbers = numbers_of(stateful_set)
     settled = _fill(stateful_set, by_number, numbers, templates, ordered, result, now)
     if ordered and not settled:
         return result
@@ -130,12 +148,16 @@ def _update(
     result: StatefulPlan,
     now: float,
 ) -> None:
-    """Replace the highest pod of an older template, if all above it are available."""
+    """Replace the highest pod of an older template, if all above it are available; where several
+    may be unavailable, the highest ones together."""
     strategy = stateful_set["spec"].get("updateStrategy") or {}
     if strategy.get("type", "RollingUpdate") != "RollingUpdate":
         return
     min_ready = stateful_set["spec"].get("minReadySeconds", 0)
     first = start_of(stateful_set) + partition_of(stateful_set)
+    if max_unavailable(stateful_set) > 1:
+        _update_together(stateful_set, by_number, numbers, first, result, now)
+        return
     for number in reversed(numbers):
         pod = by_number.get(number)
         if number < first or pod is None:
@@ -146,6 +168,35 @@ def _update(
             return
         if deleting(pod) or available_in(pod, min_ready, now) > 0:
             return
+
+
+def _update_together(
+    stateful_set: Obj,
+    by_number: Mapping[int, Obj],
+    numbers: Sequence[int],
+    first: int,
+    result: StatefulPlan,
+    now: float,
+) -> None:
+    min_ready = stateful_set["spec"].get("minReadySeconds", 0)
+    update = update_revision(stateful_set)
+
+    def is_down(number: int) -> bool:
+        pod = by_number.get(number)
+        return pod is None or deleting(pod) or available_in(pod, min_ready, now) > 0
+
+    budget = max_unavailable(stateful_set) - sum(map(is_down, numbers))
+    for number in reversed(numbers):
+        pod = by_number.get(number)
+        if number < first or pod is None:
+            return
+        if labels(pod).get(HASH_LABEL) == update or deleting(pod):
+            continue
+        if not is_down(number):
+            if budget <= 0:
+                return
+            budget -= 1
+        result.deletions.append(delete(PODS, pod))
 
 
 def _revision_for(
@@ -189,26 +240,6 @@ def _new_pod(
         rest = [v for v in spec.get("volumes") or () if v["name"] not in mounted]
         spec["volumes"] = [*rest, *claimed]
     return pod
-
-
-def claims_of(stateful_set: Obj, number: int) -> list[Action]:
-    """The claims of one pod; they outlive it, and belong to the next pod of its number."""
-    actions: list[Action] = []
-    own_labels = (stateful_set["spec"].get("selector") or {}).get("matchLabels") or {}
-    for template in stateful_set["spec"].get("volumeClaimTemplates") or ():
-        metadata = {
-            "name": f"{name(template)}-{name(stateful_set)}-{number}",
-            "namespace": namespace(stateful_set),
-            "labels": {**labels(template), **own_labels},
-        }
-        claim = {
-            "apiVersion": "v1",
-            "kind": "PersistentVolumeClaim",
-            "metadata": metadata,
-            "spec": copy(template["spec"]),
-        }
-        actions.append(Create(PERSISTENT_VOLUME_CLAIMS, claim))
-    return actions
 
 
 def status_of(stateful_set: Obj, pods: Sequence[Obj], now: float) -> Obj:

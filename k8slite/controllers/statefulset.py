@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from k8slite.api.kinds import CONTROLLER_REVISIONS, STATEFUL_SETS
+from k8slite.api.kinds import CONTROLLER_REVISIONS, PERSISTENT_VOLUME_CLAIMS, STATEFUL_SETS
 from k8slite.api.meta import Obj, deleting, labels, name, uid
 from k8slite.api.status import ApiError
 from k8slite.client.errors import ClientError
@@ -14,7 +14,8 @@ from k8slite.controllers.execute import carry_out
 from k8slite.controllers.history import HASH_LABEL, plan_history
 from k8slite.controllers.ownership import controller_uid_index
 from k8slite.controllers.pod_fleet import PodFleet
-from k8slite.controllers.stateful_plan import plan, status_of
+from k8slite.controllers.stateful_claims import plan_owners
+from k8slite.controllers.stateful_plan import numbers_of, ordinal_of, plan, status_of
 
 __all__ = ["run_statefulset_controller"]
 
@@ -30,6 +31,7 @@ async def run_statefulset_controller(context: Context) -> None:
         deleted="delete Pod {pod} in StatefulSet {owner} successful",
     )
     revisions = context.informer(CONTROLLER_REVISIONS, controller=controller_uid_index)
+    claims = context.informer(PERSISTENT_VOLUME_CLAIMS)
 
     async def create_claims(actions: Sequence[Action]) -> None:
         for action in actions:
@@ -56,6 +58,10 @@ async def run_statefulset_controller(context: Context) -> None:
         error: ApiError | ClientError | None = None
         try:
             await create_claims(planned.claims)
+            if stateful_set["spec"].get("volumeClaimTemplates") and not deleting(stateful_set):
+                numbered = [(n, p) for p in pods if (n := ordinal_of(stateful_set, p)) is not None]
+                owners = plan_owners(stateful_set, numbered, numbers_of(stateful_set), claims.get)
+                await carry_out(context.api, recorder, owners)
             for changes in (planned.deletions, planned.creations):
                 if changes:
                     await fleet.change(where, stateful_set, changes)
@@ -71,6 +77,7 @@ async def run_statefulset_controller(context: Context) -> None:
 
     await fleet.wait_synced()
     await revisions.wait_synced()
+    await claims.wait_synced()
     await context.run_workers("statefulset", fleet.queue, reconcile)
 
 

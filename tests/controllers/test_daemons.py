@@ -141,3 +141,41 @@ async def test_it_converges_over_faults(seed: int, autojump_clock: trio.testing.
         await trio.sleep(200)
         assert where(cluster) == ["a", "b", "c"]
         assert images(cluster) == ["nginx:last"] * 3
+
+
+async def test_a_surge_brings_the_new_pod_before_the_old_one_goes(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    async with open_cluster(CONTROLLER) as cluster:
+        api = cluster.api
+        add_nodes(api, "abc")
+        api.add(DAEMON_SETS, daemon_set(updateStrategy=rolling))
+        await trio.sleep(10)
+        api.change(DAEMON_SETS, KEY, partial(set_image, "nginx:2"))
+        most = 0
+        for _ in range(300):
+            await trio.sleep(0.1)
+            up = [p for p in cluster.pods() if p["status"].get("phase") == "Running"]
+            assert {node_of(p) for p in up} == {"a", "b", "c"}, "no node is ever without"
+            coming = [p for p in cluster.pods() if p not in up]
+            most = max(most, len(coming))
+        assert most == 1
+        assert images(cluster) == ["nginx:2"] * 3
+
+
+async def test_a_surge_that_comes_to_nothing_stops_where_it_is(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "50%", "maxUnavailable": 0}}
+    async with open_cluster(CONTROLLER) as cluster:
+        api = cluster.api
+        add_nodes(api, "abcd")
+        api.add(DAEMON_SETS, daemon_set(updateStrategy=rolling))
+        await trio.sleep(10)
+        api.change(DAEMON_SETS, KEY, partial(set_image, "broken"))
+        await trio.sleep(60)
+        assert sorted(images(cluster)) == ["broken"] * 2 + ["nginx:1"] * 4
+        api.change(DAEMON_SETS, KEY, partial(set_image, "nginx:3"))
+        await trio.sleep(60)
+        assert images(cluster) == ["nginx:3"] * 4

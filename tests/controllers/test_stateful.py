@@ -142,3 +142,83 @@ async def test_it_converges_over_faults(seed: int, autojump_clock: trio.testing.
         api.change(STATEFUL_SETS, KEY, partial(set_image, "nginx:last"))
         await trio.sleep(300)
         assert shown(cluster) == dict.fromkeys(("db-0", "db-1", "db-2"), "nginx:last")
+
+
+def with_claims(**policy: str) -> Obj:
+    claim = {"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}
+    return stateful_set(
+        2, volumeClaimTemplates=[claim], persistentVolumeClaimRetentionPolicy=policy
+    )
+
+
+def owners(cluster: Cluster) -> dict[str, list[str]]:
+    return {
+        name(c): [r["kind"] for r in c["metadata"].get("ownerReferences") or ()]
+        for c in cluster.api.all(PERSISTENT_VOLUME_CLAIMS)
+    }
+
+
+async def test_claims_belong_to_whoever_takes_them_along(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_cluster(CONTROLLER, "garbage-collector-controller") as cluster:
+        api = cluster.api
+        api.add(STATEFUL_SETS, with_claims(whenDeleted="Delete", whenScaled="Delete"))
+        await trio.sleep(10)
+        assert owners(cluster) == {
+            "data-db-0": ["StatefulSet"],
+            "data-db-1": ["StatefulSet"],
+        }
+        cluster.stop_seconds = 5.0
+        api.change(STATEFUL_SETS, KEY, lambda o: o["spec"].update(replicas=1))
+        await trio.sleep(2)
+        assert owners(cluster)["data-db-1"] == ["Pod"]
+        await trio.sleep(60)
+        assert owners(cluster) == {"data-db-0": ["StatefulSet"]}
+        keep = {"whenDeleted": "Retain", "whenScaled": "Retain"}
+        policy = {"persistentVolumeClaimRetentionPolicy": keep}
+        api.change(STATEFUL_SETS, KEY, lambda o: o["spec"].update(policy))
+        await trio.sleep(5)
+        assert owners(cluster) == {"data-db-0": []}
+
+
+async def test_a_claim_of_somebody_else_is_left_alone(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with open_cluster(CONTROLLER) as cluster:
+        foreign = {"kind": "Other", "apiVersion": "v1", "name": "x", "uid": "x", "controller": True}
+        metadata = {**meta_of("data-db-0"), "ownerReferences": [foreign]}
+        cluster.api.add(PERSISTENT_VOLUME_CLAIMS, {"metadata": metadata, "spec": {}})
+        cluster.api.add(STATEFUL_SETS, with_claims(whenDeleted="Delete"))
+        await trio.sleep(10)
+        assert owners(cluster) == {"data-db-0": ["Other"], "data-db-1": ["StatefulSet"]}
+
+
+async def test_several_may_be_replaced_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "50%"}}
+    spec = {"updateStrategy": rolling, "podManagementPolicy": "Parallel"}
+    async with open_cluster(CONTROLLER) as cluster:
+        cluster.api.add(STATEFUL_SETS, stateful_set(5, **spec))
+        await trio.sleep(10)
+        cluster.api.change(STATEFUL_SETS, KEY, partial(set_image, "nginx:2"))
+        least = 5
+        for _ in range(150):
+            await trio.sleep(0.1)
+            up = [
+                p
+                for p in cluster.api.all(PODS)
+                if p["status"].get("phase") == "Running" and not deleting(p)
+            ]
+            least = min(least, len(up))
+        assert least == 3, "half of five, rounded down"
+        assert {*shown(cluster).values()} == {"nginx:2"}
+
+
+async def test_numbers_begin_where_the_set_says(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_cluster(CONTROLLER) as cluster:
+        cluster.api.add(STATEFUL_SETS, stateful_set(2, ordinals={"start": 5}))
+        await trio.sleep(10)
+        assert [*shown(cluster)] == ["db-5", "db-6"]
+        cluster.api.change(STATEFUL_SETS, KEY, lambda o: o["spec"].update(ordinals={"start": 6}))
+        await trio.sleep(20)
+        assert [*shown(cluster)] == ["db-6", "db-7"]

@@ -24,6 +24,7 @@ from k8slite.api.kinds import (
     JOBS,
     NAMESPACES,
     NODES,
+    PERSISTENT_VOLUME_CLAIMS,
     PODS,
     REPLICA_SETS,
     REPLICATION_CONTROLLERS,
@@ -48,7 +49,7 @@ from tests.controllers.test_cron import cron_job
 from tests.controllers.test_daemons import daemon_set
 from tests.controllers.test_jobs import job
 from tests.controllers.test_small import SUBSET, endpoints
-from tests.controllers.test_stateful import stateful_set
+from tests.controllers.test_stateful import stateful_set, with_claims
 from tests.controllers.test_volumes import scenario as volumes_scenario
 
 
@@ -87,6 +88,26 @@ def _stateful(api: FakeApi) -> None:
 
 def _stateful_outcome(api: FakeApi) -> Any:
     return sorted(map(name, api.all(PODS))), _counts(api.read(STATEFUL_SETS, "n/db"))
+
+
+def _claims_outcome(api: FakeApi) -> Any:
+    claims = api.all(PERSISTENT_VOLUME_CLAIMS)
+    owned = [(name(c), [r["kind"] for r in c["metadata"]["ownerReferences"]]) for c in claims]
+    return sorted(map(name, api.all(PODS))), sorted(owned)
+
+
+def _surging(api: FakeApi) -> None:
+    for own in ("a", "b"):
+        api.add(NODES, node(own))
+    rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    api.add(DAEMON_SETS, daemon_set(updateStrategy=rolling))
+
+
+def _new_daemon(api: FakeApi) -> None:
+    def change(obj: Obj) -> None:
+        obj["spec"]["template"]["spec"]["containers"][0]["image"] = "nginx:2"
+
+    api.change(DAEMON_SETS, "n/agent", change)
 
 
 def _daemons(api: FakeApi) -> None:
@@ -200,6 +221,25 @@ SCENARIOS = [
         arrange=_stateful,
         outcome=_stateful_outcome,
         pods=True,
+    ),
+    Scenario(
+        name="claims",
+        controllers=("statefulset-controller",),
+        arrange=lambda api: api.add(
+            STATEFUL_SETS, with_claims(whenDeleted="Delete", whenScaled="Delete")
+        ),
+        act=lambda api: api.change(STATEFUL_SETS, "n/db", lambda o: o["spec"].update(replicas=1)),
+        outcome=_claims_outcome,
+        pods=True,
+    ),
+    Scenario(
+        name="surge",
+        controllers=("daemonset-controller",),
+        arrange=_surging,
+        act=_new_daemon,
+        outcome=pods_of,
+        pods=True,
+        made_twice=(PODS,),
     ),
     Scenario(
         name="daemonset",
