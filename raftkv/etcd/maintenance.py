@@ -137,7 +137,7 @@ class Maintenance:
         status = await member.status()
         if request.action == GET and request.alarm in (0, NOSPACE) and _is_full(status):
             alarms.append(AlarmMember(memberID=status["id"], alarm=NOSPACE))
-        return AlarmResponse(header=member.header(status["revision"]), alarms=alarms)
+        return AlarmResponse(header=member.header(), alarms=alarms)
 
     async def defragment(self, call: Call, request: Any) -> Any:
         return DefragmentResponse(header=self._member.header())
