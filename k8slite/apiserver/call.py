@@ -33,7 +33,7 @@ ANONYMOUS = User("system:anonymous", "", ("system:unauthenticated",))
 class Call:
     """A request, who asks, what about, and the parts of the server that answer it."""
 
-    __slots__ = ("core", "info", "kind", "request", "user", "warnings")
+    __slots__ = ("annotations", "core", "info", "kind", "request", "user", "warnings")
 
     def __init__(
         self, core: Core, request: Request, info: RequestInfo, user: User, kind: Kind
@@ -44,6 +44,8 @@ class Call:
         self.user = user
         self.kind = kind
         self.warnings: list[str] = []
+        self.annotations: dict[str, str] = {}
+        """What admission has to say to auditors."""
 
     @property
     def namespace(self) -> str:

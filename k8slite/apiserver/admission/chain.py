@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from k8slite.api.codec import Expected
 from k8slite.api.meta import Obj
 from k8slite.apiserver.admission.dynamic.attributes import (
     CREATE,
@@ -34,7 +35,7 @@ from k8slite.apiserver.admission.pods import (
 from k8slite.apiserver.admission.storage import default_storage_class
 from k8slite.apiserver.call import Call
 
-__all__ = ["admit", "review", "review_delete"]
+__all__ = ["admit", "admit_part", "review", "review_delete"]
 
 Plugin = Callable[[Call, Obj, Obj | None], Awaitable[None]]
 
@@ -59,17 +60,42 @@ REVIEWS: dict[str, tuple[Plugin, ...]] = {
 
 async def admit(call: Call, new: Obj, old: Obj | None) -> None:
     """Run all plugins that may change an object. Raises ApiError."""
-    await _admit(call, new, old)
+
+    async def plugins() -> None:
+        await _admit(call, new, old)
+
+    await plugins()
+    if not is_exempt(call):
+        await _mutate(Attributes(call, CREATE if old is None else UPDATE, new, old), plugins)
+
+
+async def admit_part(
+    call: Call, body: Expected, new: Obj, old: Obj | None = None, *, operation: str = CREATE
+) -> None:
+    """The whole of admission for what a subresource is written with. Raises ApiError.
+
+    `new` may change; what is then done with it nobody but the subresource's handler refuses.
+    """
     if is_exempt(call):
         return
-    attributes = Attributes(call, CREATE if old is None else UPDATE, new, old)
+    attributes = Attributes(call, operation, new, old, body)
+    await _mutate(attributes, _no_plugins)
+    await _ask(attributes)
+
+
+async def _no_plugins() -> None:
+    """None of the built-in ones looks at such objects."""
+
+
+async def _mutate(attributes: Attributes, plugins: Callable[[], Awaitable[None]]) -> None:
+    """Policies, then webhooks; if one changed the object, plugins and those who want to again."""
     shared = Reinvocation()
     policies, webhooks = Pass(shared), Pass(shared)
     await mutating_policies(attributes, policies)
     await mutating_webhooks(attributes, webhooks)
     if shared.wanted:
         shared.again = True
-        await _admit(call, new, old)
+        await plugins()
         await mutating_policies(attributes, policies)
         await mutating_webhooks(attributes, webhooks)
 

@@ -121,8 +121,10 @@ def deletion_answer(call: Call, done: Deletion) -> Response:
     return writes.answer(call, 200, done.obj)
 
 
-async def delete_object(call: Call, namespace: str, name: str, options: DeleteOptions) -> Deletion:
-    """Delete or mark one object. Raises ApiError."""
+async def delete_object(
+    call: Call, namespace: str, name: str, options: DeleteOptions, *, admitted: bool = False
+) -> Deletion:
+    """Delete or mark one object. `admitted`: nobody is to be asked any more. Raises ApiError."""
     mirror, kind = call.core.mirror, call.kind
     cache = mirror.cache(kind)
     await mirror.wait_fresh()
@@ -131,7 +133,7 @@ async def delete_object(call: Call, namespace: str, name: str, options: DeleteOp
         if entry is None:
             raise not_found(kind, name)
         try:
-            return await _attempt(call, entry, options)
+            return await _attempt(call, entry, options, admitted=admitted)
         except writes.Moved as moved:
             call.core.metrics.conflicts_retried += 1
             item = moved.current
@@ -139,7 +141,7 @@ async def delete_object(call: Call, namespace: str, name: str, options: DeleteOp
     raise conflict(kind, name)
 
 
-async def _attempt(call: Call, entry: Entry, options: DeleteOptions) -> Deletion:
+async def _attempt(call: Call, entry: Entry, options: DeleteOptions, *, admitted: bool) -> Deletion:
     kind = call.kind
     strategy = strategy_of(kind)
     await prepare(call.core, kind, (entry,))
@@ -149,7 +151,8 @@ async def _attempt(call: Call, entry: Entry, options: DeleteOptions) -> Deletion
     refusal = strategy.check_delete(call, obj)
     if refusal is not None:
         raise refusal
-    await review_delete(call, obj)
+    if not admitted:
+        await review_delete(call, obj)
     now = call.core.now()
     grace = strategy.grace_seconds(obj, options.grace_seconds)
     finalizers = _finalizers(obj, options.policy)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from k8slite.api.codec import BINDING, EVICTION, decode
 from k8slite.api.defaults import apply_defaults
 from k8slite.api.kinds import POD_DISRUPTION_BUDGETS, PODS
 from k8slite.api.meta import Obj, copy, format_time, set_condition
 from k8slite.api.selectors import from_object
 from k8slite.api.status import ApiError, bad_request, conflict, not_found, too_many_requests
+from k8slite.apiserver.admission.chain import admit_part
 from k8slite.apiserver.call import Call
 from k8slite.apiserver.http.message import Response, json_response
 from k8slite.apiserver.registry import deletes, writes
@@ -38,6 +41,8 @@ async def bind(call: Call) -> Response:
         )
     if target.get("kind") not in (None, "", "Node") or not target.get("name"):
         raise bad_request("binding.target must name a Node")
+    await admit_part(call, BINDING, binding)
+    target = binding.get("target") or {}
     uid = binding["metadata"].get("uid")
     now = format_time(call.core.now())
 
@@ -85,6 +90,7 @@ async def evict(call: Call) -> Response:
     """POST pods/NAME/eviction: a deletion that disruption budgets may refuse."""
     eviction = decode(call.request.body, call.request.header(b"content-type"), EVICTION).obj
     options = deletes.options_of(eviction.get("deleteOptions") or {}, call)
+    await admit_part(call, EVICTION, eviction)
     await call.core.mirror.wait_fresh()
     entry = call.core.mirror.cache(call.kind).get(call.namespace, call.info.name)
     if entry is None:
@@ -93,7 +99,7 @@ async def evict(call: Call) -> Response:
     phase = (pod.get("status") or {}).get("phase")
     if phase not in (*DONE, "Pending") and not pod["metadata"].get("deletionTimestamp"):
         await _spend_budget(call, pod)
-    await deletes.delete_object(call, call.namespace, call.info.name, options)
+    await deletes.delete_object(call, call.namespace, call.info.name, options, admitted=True)
     return json_response(201, _CREATED)
 
 
@@ -173,7 +179,7 @@ async def patch_resize(call: Call) -> Response:
 
 
 async def _only(
-    call: Call, transform: writes.Transform, part: str, fields: tuple[str, ...]
+    call: Call, transform: Callable[[Obj], Obj], part: str, fields: tuple[str, ...]
 ) -> Response:
     """Apply a change, of which only these parts of the spec are taken over."""
 

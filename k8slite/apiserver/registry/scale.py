@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import orjson
 
 from k8slite.api.codec import SCALE, decode, from_parsed, media_type
 from k8slite.api.kinds import Kind
-from k8slite.api.meta import Obj
+from k8slite.api.meta import Obj, copy
 from k8slite.api.selectors import SelectorError, from_object
 from k8slite.api.status import bad_request, invalid_kind, invalid_value
+from k8slite.apiserver.admission.chain import admit_part
 from k8slite.apiserver.call import Call
 from k8slite.apiserver.forms import negotiate, read
 from k8slite.apiserver.http.message import Response
@@ -121,11 +123,13 @@ async def patch_scale(call: Call) -> Response:
     return await _change(call, transform)
 
 
-async def _change(call: Call, transform: writes.Transform) -> Response:
+async def _change(call: Call, transform: Callable[[Obj], Obj]) -> Response:
     kind, paths = call.kind, _paths(call)
 
-    def scaled(old: Obj) -> Obj:
-        scale = transform(to_scale(kind, old, paths))
+    async def scaled(old: Obj) -> Obj:
+        before = to_scale(kind, old, paths)
+        scale = transform(copy(before))
+        await admit_part(call, SCALE, scale, before, operation="UPDATE")
         name = scale["metadata"].get("name", "")
         if name and name != call.info.name:
             raise bad_request(

@@ -9,6 +9,7 @@ from k8slite.apiserver.call import Call
 from k8slite.apiserver.http.message import Response, StreamResponse, UpgradeResponse
 from k8slite.apiserver.registry import pod_subresources as pods
 from k8slite.apiserver.registry import reads, writes
+from k8slite.apiserver.registry.connections import connecting
 from k8slite.apiserver.registry.logs import pod_log
 from k8slite.apiserver.registry.scale import get_scale, patch_scale, put_scale
 from k8slite.apiserver.registry.tokens import create_token
@@ -43,17 +44,22 @@ async def finalize(call: Call) -> Response:
     return writes.answer(call, 200, change.obj)
 
 
+def _connects(handler: Handler) -> dict[str, Handler]:
+    return dict.fromkeys(("get", "create"), connecting(handler))
+
+
+_PROXIES: dict[str, Handler] = {verb: connecting(handler) for verb, handler in PROXY.items()}
 SUBRESOURCES: dict[str, dict[str, Handler]] = {
     "namespaces/finalize": {"update": finalize},
     "pods/binding": {"create": pods.bind},
     "pods/eviction": {"create": pods.evict},
     "pods/log": {"get": pod_log},
-    "pods/exec": {"get": exec_pod, "create": exec_pod},
-    "pods/attach": {"get": attach_pod, "create": attach_pod},
-    "nodes/proxy": {**PROXY},
-    "pods/proxy": {**PROXY},
-    "services/proxy": {**PROXY},
-    "pods/portforward": {"get": forward_ports, "create": forward_ports},
+    "pods/exec": _connects(exec_pod),
+    "pods/attach": _connects(attach_pod),
+    "nodes/proxy": _PROXIES,
+    "pods/proxy": _PROXIES,
+    "services/proxy": _PROXIES,
+    "pods/portforward": _connects(forward_ports),
     "pods/ephemeralcontainers": {
         "get": reads.get,
         "update": pods.ephemeral_containers,

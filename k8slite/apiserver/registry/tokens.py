@@ -14,6 +14,7 @@ from k8slite.api.status import (
     invalid_value,
     not_found,
 )
+from k8slite.apiserver.admission.chain import admit_part
 from k8slite.apiserver.call import Call
 from k8slite.apiserver.http.message import Response, json_response
 from k8slite.apiserver.registry.identity import new_uid
@@ -38,6 +39,7 @@ async def create_token(call: Call) -> Response:
         raise ApiError(404, "NotFound", "the server could not find the requested resource", {})
     content_type = call.request.header(b"content-type")
     request = decode(call.request.body, content_type, TOKEN_REQUEST).obj
+    await admit_part(call, TOKEN_REQUEST, request)
     spec = request.get("spec") or {}
     seconds = (
         DEFAULT_SECONDS if spec.get("expirationSeconds") is None else spec["expirationSeconds"]

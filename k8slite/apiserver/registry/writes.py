@@ -7,7 +7,7 @@ a refusal that may be due to old state is checked against fresh state before it 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 import orjson
@@ -64,7 +64,7 @@ __all__ = [
 
 ATTEMPTS_MAX = 30
 NAME_ATTEMPTS_MAX = 8
-Transform = Callable[[Obj], Obj]
+Transform = Callable[[Obj], Obj] | Callable[[Obj], Awaitable[Obj]]
 """The new object made of (a copy of) the old one. Raises ApiError."""
 
 
@@ -297,7 +297,7 @@ async def _apply(call: Call, part: str) -> Response:
     raise conflict(call.kind, call.info.name)
 
 
-def patch_transform(call: Call, kind: Kind) -> Transform:
+def patch_transform(call: Call, kind: Kind) -> Callable[[Obj], Obj]:
     """The body as a patch of objects of `kind`. Raises ApiError 400, 415."""
     media = media_type(call.request.header(b"content-type"))
     apply = apply_patch(kind, media, call.request.body)
@@ -363,7 +363,8 @@ async def _attempt(
     await prepare(call.core, kind, (entry,))
     old = read(kind, entry)
     try:
-        new = transform(copy(old))
+        made = transform(copy(old))
+        new = await made if isinstance(made, Awaitable) else made
         _check_preconditions(kind, new, old)
         _keep_system_fields(new, old, applied=applied)
         if part != "raw":
@@ -388,7 +389,8 @@ async def _check_change(
     strategy.defaults(call, new)
     if not applied:
         track(call, new, old, "" if part == "main" else part)
-    await admit(call, new, old)
+    if part != "scale":  # its own handler has asked, about the Scale
+        await admit(call, new, old)
     if part == "status":
         strategy.prepare_status(call, new, old)
         problems = strategy.validate_status(call, new, old)
@@ -400,7 +402,8 @@ async def _check_change(
         problems = _that_count(call, strategy.validate_update(call, new, old))
     if problems:
         raise invalid(kind, call.info.name, problems)
-    await review(call, new, old)
+    if part != "scale":
+        await review(call, new, old)
 
 
 def _that_count(call: Call, problems: list[FieldError]) -> list[FieldError]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from k8slite.api.codec import IGNORE, from_parsed
+from k8slite.api.codec import IGNORE, Expected, from_parsed
 from k8slite.api.kinds import NAMESPACES, Kind
 from k8slite.api.meta import Obj
 from k8slite.apiserver.call import SERVER, Call
@@ -16,7 +16,7 @@ from k8slite.apiserver.versions import in_version
 
 __all__ = ["CREATE", "DELETE", "UPDATE", "Attributes", "is_exempt"]
 
-CREATE, UPDATE, DELETE = "CREATE", "UPDATE", "DELETE"
+CREATE, UPDATE, DELETE, CONNECT = "CREATE", "UPDATE", "DELETE", "CONNECT"
 _OPTIONS = {CREATE: "CreateOptions", UPDATE: "UpdateOptions", DELETE: "DeleteOptions"}
 _EXEMPT = frozenset(
     f"{plural}.admissionregistration.k8s.io"
@@ -33,17 +33,29 @@ _EXEMPT = frozenset(
 
 def is_exempt(call: Call) -> bool:
     """Nobody may lock himself out: configurations are not asked about configurations. Nor about
-    what the server does for itself, or about the scale of an object, which is another object.
+    what the server does for itself.
     """
-    return call.kind.resource in _EXEMPT or call.user is SERVER or call.info.subresource == "scale"
+    return call.kind.resource in _EXEMPT or call.user is SERVER
 
 
 class Attributes:
-    """Of one request. `new` is None for a deletion, `old` for a creation."""
+    """Of one request. `new` is None for a deletion, `old` for a creation.
 
-    def __init__(self, call: Call, operation: str, new: Obj | None, old: Obj | None) -> None:
+    `body` is what a subresource is written with, where that is an object of its own: a Scale, a
+    Binding, the options of a connection. It is the same whatever the version of the resource.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        operation: str,
+        new: Obj | None,
+        old: Obj | None,
+        body: Expected | None = None,
+    ) -> None:
         self.call = call
         self.kind = call.kind
+        self.body = body
         self.operation = operation
         self.subresource = call.info.subresource
         self.namespace = call.namespace
@@ -86,7 +98,7 @@ class Attributes:
 
     async def shown_as(self, kind: Kind, obj: Obj | None) -> Obj | None:
         """One of the objects in a version of its kind; a copy where that is another one."""
-        if obj is None or kind is self.kind:
+        if obj is None or kind is self.kind or self.body is not None:
             return obj
         return await in_version(self.call.core, self.kind, kind, obj)
 
@@ -97,16 +109,22 @@ class Attributes:
         """
         call = self.call
         assert self.new is not None
-        decoded = from_parsed(patched, kind, IGNORE, body=orjson.dumps(patched)).obj
+        decoded = from_parsed(patched, self.body or kind, IGNORE, body=orjson.dumps(patched)).obj
+        if self.body is not None:
+            return self._become(decoded)
         if kind is not call.kind:
             decoded = await in_version(call.core, kind, call.kind, decoded)
         strategy = strategy_of(call.kind)
         strategy.decoded(call, decoded, IGNORE)
         strategy.defaults(call, decoded)
-        if decoded == self.new:
+        return self._become(decoded)
+
+    def _become(self, obj: Obj) -> bool:
+        assert self.new is not None
+        if obj == self.new:
             return False
         self.new.clear()
-        self.new.update(decoded)
+        self.new.update(obj)
         return True
 
     def request(self, kind: Kind, uid: str) -> Obj:
@@ -119,9 +137,9 @@ class Attributes:
             user["extra"] = {key: list(values) for key, values in call.user.extra.items()}
         request: Obj = {
             "uid": uid,
-            "kind": {"group": kind.group, "version": kind.version, "kind": kind.kind},
+            "kind": _gvk(self.body or kind),
             "resource": {"group": kind.group, "version": kind.version, "resource": kind.plural},
-            "requestKind": {"group": asked.group, "version": asked.version, "kind": asked.kind},
+            "requestKind": _gvk(self.body or asked),
             "requestResource": {
                 "group": asked.group,
                 "version": asked.version,
@@ -130,12 +148,13 @@ class Attributes:
             "operation": self.operation,
             "userInfo": user,
             "dryRun": is_dry_run(call),
-            "options": self._options(),
+            "options": None if self.operation == CONNECT else self._options(),
         }
         if self.subresource:
             request["subResource"] = request["requestSubResource"] = self.subresource
-        if self.name:
-            request["name"] = self.name
+        name = call.info.name if self.body is not None else self.name
+        if name:
+            request["name"] = name
         if self.namespace:
             request["namespace"] = self.namespace
         return request
@@ -152,3 +171,7 @@ class Attributes:
         if is_dry_run(call):
             options["dryRun"] = ["All"]
         return options
+
+
+def _gvk(kind: Kind | Expected) -> Obj:
+    return {"group": kind.group, "version": kind.version, "kind": kind.kind}

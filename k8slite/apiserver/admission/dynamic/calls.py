@@ -33,6 +33,7 @@ class Verdict(NamedTuple):
     """An allowing answer: the patch it wants, if any."""
 
     patch: list[Any] | None = None
+    failed_open: bool = False
 
 
 class _CallFailed(Exception):
@@ -71,13 +72,15 @@ async def ask(attributes: Attributes, hook: Obj, kind: Kind) -> Verdict:
     except _CallFailed as error:
         if hook.get("failurePolicy") == "Ignore":
             log.warning("webhook=%s failed open: %s", name, error)
-            return Verdict()
+            return Verdict(failed_open=True)
         message = f'Internal error occurred: failed calling webhook "{name}": {error}'
         cause = {"message": f'failed calling webhook "{name}": {error}'}
         raise ApiError(500, "InternalError", message, {"causes": [cause]}) from None
     for warning in response.get("warnings") or ():
         if isinstance(warning, str):
             attributes.call.warn(warning)
+    for key, value in (response.get("auditAnnotations") or {}).items():
+        attributes.call.annotations[f"{name}/{key}"] = str(value)
     if response.get("allowed") is not True:
         raise _denial(name, response.get("status") or response.get("result") or {})
     return Verdict(response.get("patch"))

@@ -6,8 +6,10 @@ import logging
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import orjson
+
 from k8slite.api.cel import CompileError, EvaluationError
-from k8slite.api.cel.program import STRING
+from k8slite.api.cel.program import STRING, STRING_OR_NULL
 from k8slite.api.kinds import KIND
 from k8slite.api.meta import Obj
 from k8slite.api.status import ApiError, forbidden
@@ -23,35 +25,55 @@ BINDINGS = KIND["validatingadmissionpolicybindings.admissionregistration.k8s.io"
 _CODES = {"Unauthorized": 401, "Forbidden": 403, "Invalid": 422, "RequestEntityTooLarge": 413}
 
 
+FAILURE_NOTE = "validation.policy.admission.k8s.io/validation_failure"
+NOTE_BYTES_MAX = 10 * 1024
+
+
 class _Failure(NamedTuple):
     message: str
     reason: str = "Invalid"
+    expression: int = 0
+    """Which of the policy's."""
 
 
 async def validating_policies(attributes: Attributes) -> None:
-    """Raises ApiError for the first denial; warnings go into the answer."""
+    """Raises ApiError with the words of the first denial; warnings go into the answer."""
     if not attributes.call.core.mirror.cache(BINDINGS).entries:
         return
+    denials: list[_Failure] = []
     for invocation in await invocations(attributes, POLICIES, BINDINGS):
         for failure in await _failures(attributes, invocation):
-            _act(attributes, invocation, failure)
+            denials += _act(attributes, invocation, failure)
+    if denials:
+        first = denials[0]
+        refusal = forbidden(attributes.kind, attributes.name, first.message)
+        causes = [{"message": denial.message} for denial in denials]
+        details = {**(refusal.details or {}), "causes": causes}
+        code = _CODES.get(first.reason, 422)
+        raise ApiError(code, first.reason, refusal.message, details)
 
 
-def _act(attributes: Attributes, invocation: Invocation, failure: _Failure) -> None:
+def _act(attributes: Attributes, invocation: Invocation, failure: _Failure) -> list[_Failure]:
+    """Do what the binding says about a failure; the denial, if it is one."""
     policy, binding = invocation.policy, invocation.binding
     actions = (binding.parsed().get("spec") or {}).get("validationActions") or ()
     where = f"ValidatingAdmissionPolicy '{policy.name}' with binding '{binding.name}'"
     if "Audit" in actions:
-        log.info("policy=%s binding=%s failed: %s", policy.name, binding.name, failure.message)
+        note: Obj = {
+            "message": failure.message,
+            "policy": policy.name,
+            "binding": binding.name,
+            "expressionIndex": failure.expression,
+            "validationActions": list(actions),
+        }
+        annotations = attributes.call.annotations
+        notes = [*orjson.loads(annotations.get(FAILURE_NOTE, "[]")), note]
+        annotations[FAILURE_NOTE] = orjson.dumps(notes).decode()
     if "Warn" in actions:
         attributes.call.warn(f"Validation failed for {where}: {failure.message}")
     if "Deny" not in actions:
-        return
-    message = f"{where} denied request: {failure.message}"
-    refusal = forbidden(attributes.kind, attributes.name, message)
-    details = {**(refusal.details or {}), "causes": [{"message": message}]}
-    code = _CODES.get(failure.reason, 422)
-    raise ApiError(code, failure.reason, refusal.message, details)
+        return []
+    return [failure._replace(message=f"{where} denied request: {failure.message}")]
 
 
 async def _failures(attributes: Attributes, invocation: Invocation) -> list[_Failure]:
@@ -70,22 +92,42 @@ async def _failures(attributes: Attributes, invocation: Invocation) -> list[_Fai
                 found.append(_Failure(str(error)))
             continue
         found += _that_fail(evaluation, spec, ignores=ignores)
+        for audit in spec.get("auditAnnotations") or ():
+            try:
+                _note(attributes, invocation.policy.name, audit, evaluation)
+            except (CompileError, EvaluationError) as error:
+                if not ignores:
+                    source = audit["valueExpression"].strip()
+                    found.append(_Failure(f"expression '{source}' resulted in error: {error}"))
     return found
+
+
+def _note(attributes: Attributes, policy: str, audit: Obj, evaluation: Evaluation) -> None:
+    """Tell auditors what an expression says; several say it one after the other."""
+    value = evaluation.value(audit["valueExpression"], STRING_OR_NULL)
+    if not isinstance(value, str) or not value.strip():
+        return
+    key, text = f"{policy}/{audit['key']}", value.strip()[:NOTE_BYTES_MAX]
+    annotations = attributes.call.annotations
+    known = annotations.get(key, "")
+    if text not in known.split(", "):
+        annotations[key] = f"{known}, {text}" if known else text
 
 
 def _that_fail(evaluation: Evaluation, spec: Obj, *, ignores: bool) -> Iterator[_Failure]:
     """What does not hold; an expression without a value counts unless errors are ignored."""
-    for validation in spec.get("validations") or ():
+    for index, validation in enumerate(spec.get("validations") or ()):
         source = validation["expression"].strip()
         try:
             good = evaluation.holds(source)
         except (CompileError, EvaluationError) as error:
             if not ignores:
-                yield _Failure(f"expression '{source}' resulted in error: {error}")
+                text = f"expression '{source}' resulted in error: {error}"
+                yield _Failure(text, expression=index)
             continue
         if not good:
             reason = validation.get("reason") or "Invalid"
-            yield _Failure(_message(evaluation, validation), reason)
+            yield _Failure(_message(evaluation, validation), reason, index)
 
 
 def _message(evaluation: Evaluation, validation: Obj) -> str:

@@ -32,6 +32,11 @@ class Pass:
         self._due: set[Hashable] = set()
         self._left: Obj | None = None
 
+    @property
+    def round(self) -> int:
+        """0 the first time, 1 the second."""
+        return int(self._shared.again)
+
     def begin(self, obj: Obj | None) -> None:
         """The group's turn has come."""
         if self._shared.again and obj != self._left:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import orjson
 import trio
 
 from k8slite.api.kinds import KIND, Kind
@@ -12,7 +13,7 @@ from k8slite.api.meta import Obj, copy
 from k8slite.api.patch import json_patch
 from k8slite.api.status import ApiError
 from k8slite.apiserver.admission.dynamic.attributes import Attributes
-from k8slite.apiserver.admission.dynamic.calls import ask, kind_to_ask
+from k8slite.apiserver.admission.dynamic.calls import Verdict, ask, kind_to_ask
 from k8slite.apiserver.admission.dynamic.reinvocation import Pass
 
 __all__ = ["mutating_webhooks", "validating_webhooks"]
@@ -45,16 +46,26 @@ async def mutating_webhooks(attributes: Attributes, pass_: Pass) -> None:
         kind = await kind_to_ask(attributes, hook.hook)
         if kind is None:
             continue
-        if await _mutate(attributes, hook.hook, kind):
+        verdict = await ask(attributes, hook.hook, kind)
+        mutated = await _mutate(attributes, hook.hook, kind, verdict)
+        if mutated:
             pass_.changed()
+        place = f"round_{pass_.round}_index_{number}"
+        note = {"configuration": hook.configuration, "webhook": hook.hook["name"]}
+        annotations = attributes.call.annotations
+        annotations[f"mutation.webhook.admission.k8s.io/{place}"] = orjson.dumps(
+            {**note, "mutated": mutated}
+        ).decode()
+        if verdict.failed_open:
+            key = f"failed-open.mutation.webhook.admission.k8s.io/{place}"
+            annotations[key] = hook.hook["name"]
         if hook.hook.get("reinvocationPolicy") == "IfNeeded":
             pass_.may_be_asked_again(number)
     pass_.end(attributes.new)
 
 
-async def _mutate(attributes: Attributes, hook: Obj, kind: Kind) -> bool:
-    """Ask one; has it changed the object?"""
-    verdict = await ask(attributes, hook, kind)
+async def _mutate(attributes: Attributes, hook: Obj, kind: Kind, verdict: Verdict) -> bool:
+    """Carry out what one wants; has it changed the object?"""
     if not verdict.patch or attributes.new is None:
         return False
     shown = await attributes.shown_as(kind, attributes.new)
@@ -81,7 +92,10 @@ async def validating_webhooks(attributes: Attributes) -> None:
     async def one(i: int, hook: Obj, kind: Kind) -> None:
         async with limit:
             try:
-                await ask(attributes, hook, kind)
+                verdict = await ask(attributes, hook, kind)
+                if verdict.failed_open:
+                    key = f"failed-open.validating.webhook.admission.k8s.io/round_0_index_{i}"
+                    attributes.call.annotations[key] = hook["name"]
             except ApiError as error:
                 refusals[i] = error
 
