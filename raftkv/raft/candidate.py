@@ -34,7 +34,7 @@ __all__ = [
     "tick_election",
 ]
 
-EAGER_TICKS = 2  # between the pre-votes of a member told to campaign at start
+EAGER_TICKS = 2  # between the pre-votes of a member that has just started
 
 
 def tick_election(core: Core) -> None:

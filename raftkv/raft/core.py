@@ -102,6 +102,19 @@ class Core:
         if restored.empty and voters:
             self._bootstrap(Configuration(tuple(sorted(set(voters)))))
         self.draw_election_timeout()
+        if not restored.empty and config.pre_vote and config.check_quorum:
+            self._hurry()
+
+    def _hurry(self) -> None:
+        """Stand soon after a restart, for nobody is known to lead.
+
+        If somebody does lead, the others refuse the pre-vote and nothing is disturbed. If all have
+        been away, they would wait a whole election timeout for nothing. The ticks are drawn, so
+        that not all stand at once.
+        """
+        self.eager = True
+        soon = self.rng.randint(1, self.config.election_ticks)
+        self.election_elapsed = self.election_timeout - soon
 
     def _bootstrap(self, configuration: Configuration) -> None:
         """Begin the log, alike on every first voter: entry 1 of term 1 is the membership.
