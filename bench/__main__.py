@@ -16,6 +16,9 @@ BENCHES: Final = {
     "quorum": "writes per second and latency by quorum size; the default",
     "gets": "linearizable reads per second",
     "watch": "events per second delivered to many watchers",
+    "start": "time to start on the keys that are there, and memory",
+    "catchup": "what a follower that was away costs the others while it catches up",
+    "failover": "time without a leader after a kill, as a distribution",
 }
 """Modules of this package: each adds its own flags and runs."""
 

@@ -46,8 +46,10 @@ class Child:
         return found
 
     async def send(self, line: str) -> None:
+        """To one that is gone: nothing, `said` will tell."""
         assert self.process.stdin is not None
-        await self.process.stdin.send_all(line.encode() + b"\n")
+        with contextlib.suppress(trio.BrokenResourceError):
+            await self.process.stdin.send_all(line.encode() + b"\n")
 
 
 @contextlib.asynccontextmanager

@@ -2,51 +2,55 @@
 
     python -m bench.failover --kills 30
 
-Members run with their default timings, as real processes. A client puts one key after the other;
-the time runs from the signal to the return of the first put that was begun after it. Then the dead
-member is started again and has to catch up before the next kill.
+Members run with their default timings, as real processes. The time runs from the signal to the
+return of the first put that was begun after it, repeated until it's acknowledged. Then the dead
+member is started again and has to catch up before the next kill. (`bench quorum --kill-leader` kills
+one under load, and checks that nothing acknowledged is lost.)
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import trio
 
+from bench.cells import run_queue
+from bench.command import add_output, conclude
 from bench.latency import percentile
-from bench.members import open_members
-from bench.processes import BenchFailed, Running
+from bench.processes import Running
+from bench.progress import open_progress
+from bench.stores import open_store
 from raftkv.client import KvClient, open_client
 from raftkv.client.client import UNREACHABLE
 from raftkv.errors import NotApplied, UnknownOutcome
 from raftkv.host import parse_address
 from raftkv.os_host import OsHost
 
-__all__ = ["measure"]
+__all__ = ["add_arguments", "measure", "plot", "run", "summary"]
 
 PATIENCE_SECONDS = 60.0
+KILL_SECONDS = 2.5
+"""With the return of the killed one, for the estimate of the time that is left."""
 PLOT_WIDTH = 50
 
 
-async def measure(size: int, kills: int) -> list[float]:
+async def measure(size: int, kills: int, directory: str | None = None) -> list[float]:
     """The gap in seconds after each kill, in order. Raises BenchFailed, trio.TooSlowError."""
     gaps: list[float] = []
     host = OsHost()
-    with tempfile.TemporaryDirectory(prefix="raftkv-failover-") as directory:
-        async with open_members(size, Path(directory)) as running:
-            endpoints = [parse_address(each) for each in running.endpoints]
-            async with open_client(endpoints, host.net, rng=host.rng) as kv:
-                await _put(kv)
-                for _ in range(kills):
-                    with trio.fail_after(PATIENCE_SECONDS):
-                        gaps.append(await _kill_leader(kv, running))
-                        await _caught_up(kv, running)
+    async with contextlib.AsyncExitStack() as stack:
+        progress = await stack.enter_async_context(open_progress(2 + kills * KILL_SECONDS))
+        running = await stack.enter_async_context(open_store("raftkv", size, parent=directory))
+        kv = await stack.enter_async_context(open_client(running.addresses, host.net, rng=host.rng))
+        await _put(kv)
+        for number in range(1, kills + 1):
+            with progress.step(f"kill {number} of {kills}", KILL_SECONDS):
+                with trio.fail_after(PATIENCE_SECONDS):
+                    gaps.append(await _kill_leader(kv, running))
+                    await _caught_up(kv, running)
     return gaps
 
 
@@ -111,27 +115,39 @@ def plot(gaps: list[float]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def show(results: dict[str, Any]) -> str:
+    return (
+        plot([gap / 1000 for gap in results["gaps_ms"]])
+        + f"{results['kills']} kills of {results['members']} members' leaders: median "
+        + f"{results['median_ms']} ms, p90 {results['p90_ms']} ms, longest {results['max_ms']} ms\n"
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--members", type=int, default=3, help="default: %(default)s")
+    add("--kills", type=int, default=30, help="default: %(default)s")
+    add_output(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The command; its exit code."""
+    if arguments.members < 3 or arguments.kills < 1:
+        sys.stderr.write("bench failover: there must be 3 members or more, and a kill\n")
+        return 2
+
+    async def measured() -> dict[str, Any]:
+        queue = run_queue()
+        gaps = await measure(arguments.members, arguments.kills, arguments.dir)
+        return {"members": arguments.members, **summary(gaps), "run_queue": queue}
+
+    return conclude("failover", measured, show, arguments.output)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.failover", description=__doc__)
-    parser.add_argument("--members", type=int, default=3)
-    parser.add_argument("--kills", type=int, default=30)
-    parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
-    arguments = parser.parse_args()
-    try:
-        gaps = trio.run(measure, arguments.members, arguments.kills)
-    except (BenchFailed, OSError, trio.TooSlowError) as error:
-        sys.stderr.write(f"bench failover: {error}\n")
-        return 1
-    found = summary(gaps)
-    if arguments.output == "json":
-        sys.stdout.write(json.dumps(found) + "\n")
-    else:
-        sys.stdout.write(plot(gaps))
-        sys.stdout.write(
-            f"{found['kills']} kills: median {found['median_ms']} ms, p90 {found['p90_ms']} ms, "
-            f"longest {found['max_ms']} ms\n"
-        )
-    return 0
+    add_arguments(parser)
+    return run(parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -16,23 +16,25 @@ __all__ = ["fill"]
 IN_FLIGHT = 256
 
 
-async def fill(running: Running, keys: int, value_bytes: int) -> None:
+async def fill(running: Running, keys: int, value_bytes: int, in_flight: int = IN_FLIGHT) -> None:
     """Keys `key_of(0)` to `key_of(keys - 1)`, with random values. Raises BenchFailed."""
     address = running.addresses[await leader_of(running)]
     stream = await OsHost().net.open_stream(address)
     async with stream:
         try:
-            await _fill(stream, running.store, keys, value_bytes)
+            await _fill(stream, running.store, keys, value_bytes, in_flight)
         except (Refused, trio.BrokenResourceError) as error:
             raise BenchFailed(f"could not fill {running.store}: {error}") from error
 
 
-async def _fill(stream: trio.abc.Stream, store: str, keys: int, value_bytes: int) -> None:
+async def _fill(
+    stream: trio.abc.Stream, store: str, keys: int, value_bytes: int, in_flight: int
+) -> None:
     content = values(value_bytes, seed=keys)
     rest = (("put", key_of(number), content[number % len(content)]) for number in range(keys))
     dialect = DIALECTS[store]()
     await stream.send_all(dialect.begin())
-    free, back, answered = list(range(IN_FLIGHT)), b"", 0
+    free, back, answered = list(range(in_flight)), b"", 0
     while answered < keys:
         asking = list(zip(free, rest, strict=False))
         if asking or back:

@@ -19,7 +19,7 @@ from bench.command import add_output, conclude, numbers, table
 from bench.comparison import add_ratios
 from bench.filling import fill
 from bench.load import WARM_UP_SECONDS
-from bench.progress import Progress
+from bench.progress import Progress, open_progress
 from bench.stores import open_store
 
 __all__ = ["Reads", "add_arguments", "measure", "run"]
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--members", default="3", metavar="N,...", help="cluster sizes (default: %(default)s)")
     add("--clients", default="64", metavar="N,...", help="gets in flight (default: %(default)s)")
-    add("--seconds", type=float, default=10.0, help="measured time per cell (default: 10)")
+    add("--seconds", type=float, default=5.0, help="measured time per cell (default: 5)")
     add("--connections", type=int, default=8, help="connections of the load (default: 8)")
     add("--keys", type=int, default=10_000, help="keys that are there (default: 10000)")
     add("--value-bytes", type=int, default=256, help="size of each value (default: 256)")
@@ -93,9 +93,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def measure(reads: Reads) -> dict[str, Any]:
-    progress = Progress(reads.seconds)
     results: list[dict[str, Any]] = []
-    try:
+    async with open_progress(reads.seconds) as progress:
         for size in reads.sizes:
             cells: dict[tuple[int, str], list[Cell]] = {
                 (clients, store): [] for clients in reads.clients for store in reads.stores
@@ -104,8 +103,6 @@ async def measure(reads: Reads) -> dict[str, Any]:
                 for store in reads.stores:
                     await _one_store(reads, store, size, cells, progress)
             results += [figures(each) for each in cells.values()]
-    finally:
-        progress.close()
     add_ratios(results)
     return {"results": results}
 

@@ -6,47 +6,73 @@ import contextlib
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TextIO
 
-__all__ = ["Progress", "bar"]
+import trio
+
+from raftkv.streams import only_error
+
+__all__ = ["Progress", "bar", "open_progress"]
 
 WIDTH = 24
 REDRAW_SECONDS = 0.25
 
 
 class Progress:
-    """Steps of a known length. Between them the estimate learns what starting and stopping cost."""
+    """Steps of a planned length; the estimate learns what starting and stopping cost."""
 
-    def __init__(self, planned_seconds: float, stream: TextIO | None = None) -> None:
-        """`planned_seconds`: all steps together; `stream`: standard error, if not given."""
-        self._stream = sys.stderr if stream is None else stream
-        self._shown = self._stream.isatty()
+    def __init__(self, planned_seconds: float, stream: TextIO) -> None:
+        self._stream = stream
         self._planned = max(planned_seconds, 0.001)
         self._done = 0.0
         self._began = time.monotonic()
+        self._step = ("", 0.0, self._began)
 
     @contextlib.contextmanager
     def step(self, what: str, seconds: float) -> Iterator[None]:
-        """Show what is being done; it counts as so many of the planned seconds."""
-        self._draw(what)
+        """What is being done; it counts as so many of the planned seconds."""
+        self._step = (what, seconds, time.monotonic())
         try:
             yield
         finally:
             self._done += seconds
+            self._step = ("", 0.0, time.monotonic())
 
-    def _draw(self, what: str) -> None:
-        if self._shown:
-            spent = time.monotonic() - self._began
-            columns = shutil.get_terminal_size().columns
-            line = bar(self._done / self._planned, spent, self._planned) + "  " + what
-            self._stream.write(f"\r\x1b[K{line[: columns - 1]}")
-            self._stream.flush()
+    def draw(self) -> None:
+        what, seconds, since = self._step
+        now = time.monotonic()
+        share = (self._done + min(now - since, seconds)) / self._planned
+        line = f"{bar(share, now - self._began, self._planned)}  {what}"
+        self._stream.write(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}")
+        self._stream.flush()
 
-    def close(self) -> None:
-        if self._shown:
+    async def run(self) -> None:
+        """Draw now and then, until cancelled."""
+        try:
+            while True:
+                self.draw()
+                await trio.sleep(REDRAW_SECONDS)
+        finally:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
+
+
+@contextlib.asynccontextmanager
+async def open_progress(
+    planned_seconds: float, stream: TextIO | None = None
+) -> AsyncIterator[Progress]:
+    """`planned_seconds`: all steps together; `stream`: standard error, if not given."""
+    stream = sys.stderr if stream is None else stream
+    progress = Progress(planned_seconds, stream)
+    try:
+        async with trio.open_nursery() as nursery:
+            if stream.isatty():
+                nursery.start_soon(progress.run)
+            yield progress
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise only_error(group) from None
 
 
 def bar(share: float, spent: float, planned: float) -> str:

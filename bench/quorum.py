@@ -22,7 +22,7 @@ from bench.cells import POSITIVE, Cell, LoadOptions, figures, load
 from bench.command import add_output, conclude, numbers, table
 from bench.comparison import add_ratios
 from bench.load import WARM_UP_SECONDS
-from bench.progress import Progress
+from bench.progress import open_progress
 from bench.quorum_plot import conditions, draw
 from bench.stores import open_store
 from bench.wires import NO_WIRES, PRESETS, Wires, parse_latency
@@ -77,9 +77,16 @@ class Grid:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--sizes", default="1,3,5", metavar="N,...", help="cluster sizes (default: %(default)s)")
-    add("--clients", default="64", metavar="N,...", help="puts in flight (default: %(default)s)")
-    add("--seconds", type=float, default=10.0, help="measured time per cell (default: 10)")
+    add(
+        "--sizes", default="1,3,5,7,9", metavar="N,...", help="cluster sizes (default: %(default)s)"
+    )
+    add(
+        "--clients",
+        default="1,16,64,256",
+        metavar="N,...",
+        help="puts in flight (default: %(default)s)",
+    )
+    add("--seconds", type=float, default=5.0, help="measured time per cell (default: 5)")
     add("--connections", type=int, default=8, help="connections of the load (default: 8)")
     add("--value-bytes", type=int, default=256, help="size of each value (default: 256)")
     add("--compare", choices=("etcd",), default=None, help="measure it in turn with raftkv")
@@ -144,9 +151,8 @@ def run_quorum(grid: Grid) -> list[dict[str, Any]]:
 
 
 async def measure(grid: Grid) -> dict[str, Any]:
-    progress = Progress(grid.seconds)
     results = []
-    try:
+    async with open_progress(grid.seconds) as progress:
         for size in grid.sizes:
             for clients in grid.clients:
                 cells: dict[str, list[Cell]] = {store: [] for store in grid.stores}
@@ -156,8 +162,6 @@ async def measure(grid: Grid) -> dict[str, Any]:
                         with progress.step(what, grid.cell_seconds):
                             cells[store].append(await _cell(grid, store, size, clients))
                 results += [figures(each) for each in cells.values()]
-    finally:
-        progress.close()
     add_ratios(results)
     latency = {"latency_ms": grid.wires.latency_ms, "jitter_ms": grid.wires.jitter_ms}
     return {"fsync": grid.fsync, **latency, "results": results}

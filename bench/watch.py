@@ -25,7 +25,7 @@ from bench.children import Child, open_child
 from bench.command import add_output, conclude, table
 from bench.latency import merged, quantiles_ms
 from bench.processes import BenchFailed, Running
-from bench.progress import Progress
+from bench.progress import Progress, open_progress
 from bench.stores import leader_of, open_store
 from raftkv.client import open_client
 from raftkv.os_host import OsHost
@@ -102,14 +102,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def measure(crowd: Crowd) -> dict[str, Any]:
     """Raises BenchFailed: also where an event was missing, twice or out of order."""
-    progress = Progress(START_SECONDS + crowd.seconds)
     queue = run_queue()
-    try:
-        with progress.step(f"{crowd.watchers} watchers: starting", START_SECONDS):
-            async with open_store("raftkv", crowd.members, parent=crowd.directory) as running:
-                result = await _watch(crowd, running, progress)
-    finally:
-        progress.close()
+    async with open_progress(START_SECONDS + crowd.seconds) as progress:
+        async with open_store("raftkv", crowd.members, parent=crowd.directory) as running:
+            result = await _watch(crowd, running, progress)
     return {"results": [{**result, "run_queue": queue}]}
 
 

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-import trio
+import argparse
+import json
+from pathlib import Path
 
-from bench.failover import measure, plot, summary
+import pytest
+
+from bench.failover import add_arguments, plot, run, summary
 
 
-def test_one_kill() -> None:
-    (gap,) = trio.run(measure, 3, 1)
-    assert gap > 0
+def parsed(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def test_one_kill(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(parsed("--kills", "1", "--dir", str(tmp_path), "-o", "json")) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["bench"], told["members"], told["kills"]) == ("failover", 3, 1)
+    assert told["gaps_ms"][0] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_few_members_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(parsed("--members", "2")) == 2
+    assert "3 members or more" in capsys.readouterr().err
 
 
 def test_distribution() -> None:
