@@ -4,8 +4,8 @@
 
 Members run with their default timings, as real processes. The time runs from the signal to the
 return of the first put that was begun after it, repeated until it's acknowledged. Then the dead
-member is started again and has to catch up before the next kill. (`bench quorum --kill-leader` kills
-one under load, and checks that nothing acknowledged is lost.)
+member is started again and has to catch up before the next kill. (`bench quorum --kill-leader`
+kills one under load, and checks that nothing acknowledged is lost.)
 """
 
 from __future__ import annotations
