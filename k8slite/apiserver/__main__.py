@@ -34,6 +34,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--client-ca-file", metavar="FILE", help="whose certificates name users")
     add("--token-auth-file", metavar="FILE", help="lines of token,user,uid,group")
     add("--service-account-signing-key-file", metavar="FILE", help="a private key (PEM)")
+    add("--authentication-config", default="", metavar="FILE", help="AuthenticationConfiguration")
+    add(
+        "--authentication-token-webhook-config-file",
+        default="",
+        metavar="FILE",
+        help="a kubeconfig of a server that reviews tokens",
+    )
+    add("--authorization-config", default="", metavar="FILE", help="AuthorizationConfiguration")
     return parser
 
 
@@ -80,6 +88,9 @@ def main() -> int:
             tls=_tls(arguments),
             tokens=_tokens(arguments.token_auth_file),
             service_account_private_key=Path(key).read_bytes() if key else b"",
+            authentication_config=arguments.authentication_config,
+            token_webhook=arguments.authentication_token_webhook_config_file,
+            authorization_config=arguments.authorization_config,
         )
         trio.run(_serve, config)
     except (OSError, ValueError) as error:

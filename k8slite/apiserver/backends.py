@@ -119,6 +119,10 @@ class Backends:
         self._identity = identity
         self._idle: list[tuple[Place, Connection]] = []
 
+    def identified_by(self, identity: tuple[str, str]) -> Backends:
+        """The same with another certificate of ours, and connections of its own."""
+        return Backends(self._host, self._mirror, self._kubelet_tls, identity)
+
     async def post(self, place: Place, query: str, body: bytes) -> Response:
         """Send JSON and read the whole answer. Raises BackendError; the caller bounds the time."""
         headers = [

@@ -46,6 +46,14 @@ class ApiserverConfig:
     tokens: tuple[StaticToken, ...] = ()
     anonymous: bool = True
     authorization: bool = True
+    authentication_config: str = ""
+    """An AuthenticationConfiguration (its path): OpenID Connect, and who may be nobody."""
+    authorization_config: str = ""
+    """An AuthorizationConfiguration (its path): who is asked what users may do, in order."""
+    token_webhook: str = ""
+    """A kubeconfig (its path) of a server that knows tokens."""
+    request_header_names: tuple[str, ...] = ("front-proxy-client",)
+    """Whom of those with certificates of `proxy_client_ca` to believe who asks; none: all."""
     service_account_private_key: bytes = b""
     service_account_public_keys: tuple[bytes, ...] = ()
     service_account_issuer: str = "https://kubernetes.default.svc"

@@ -11,6 +11,7 @@ KeyError...) is logged and answered as 500. A broken invariant (AssertionError) 
 from __future__ import annotations
 
 import logging
+from urllib.parse import unquote
 
 import orjson
 import trio
@@ -44,6 +45,9 @@ DEPRECATED = {
     "endpoints": "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
 }
 """What every answer about these resources warns of."""
+
+
+_IMPERSONATE_EXTRA = b"impersonate-extra-"
 
 
 class Pipeline:
@@ -137,7 +141,7 @@ class Pipeline:
         refusal is told only when fresh state confirms it (or none can be had).
         """
         try:
-            return self._identify(request, info)
+            return await self._identify(request, info)
         except ApiError as refused:
             before = self._core.mirror.revision
             try:
@@ -145,17 +149,17 @@ class Pipeline:
                     raise
             except ApiError:
                 raise refused from None
-        return self._identify(request, info)
+        return await self._identify(request, info)
 
-    def _identify(self, request: Request, info: RequestInfo) -> User:
+    async def _identify(self, request: Request, info: RequestInfo) -> User:
         core = self._core
-        user = core.authenticator.authenticate(request, core.now())
+        user = await core.authenticator.authenticate(request, core.now())
         if b"impersonate-user" in request.headers:
-            user = self._impersonate(request, user)
-        core.authorizer.require(user, info)
+            user = await self._impersonate(request, user)
+        await core.authorizer.require(user, info)
         return user
 
-    def _impersonate(self, request: Request, user: User) -> User:
+    async def _impersonate(self, request: Request, user: User) -> User:
         """Act as another user, if the real one may. Raises ApiError 403."""
         name = request.header(b"impersonate-user")
         groups = [g.strip() for g in request.header(b"impersonate-group").split(",") if g.strip()]
@@ -171,15 +175,26 @@ class Pipeline:
             ]
             groups += ["system:serviceaccounts", f"system:serviceaccounts:{parts[2]}"]
         asked += [Attributes("impersonate", resource="groups", name=group) for group in groups]
+        uid, group, extra = request.header(b"impersonate-uid"), "authentication.k8s.io", {}
+        if uid:
+            asked.append(Attributes("impersonate", group, "uids", name=uid))
+        for header, value in request.headers.items():
+            if header.startswith(_IMPERSONATE_EXTRA):
+                key = unquote(header[len(_IMPERSONATE_EXTRA) :].decode("latin-1"))
+                extra[key] = tuple(v.strip() for v in value.decode("latin-1").split(","))
+                asked += [
+                    Attributes("impersonate", group, "userextras", key, name=each)
+                    for each in extra[key]
+                ]
         for attributes in asked:
-            if not self._core.authorizer.decide(user, attributes).allowed:
+            if not (await self._core.authorizer.decide(user, attributes)).allowed:
                 raise refusal(user, attributes)
         everyone = (
             "system:unauthenticated" if name == "system:anonymous" else "system:authenticated"
         )
         if everyone not in groups:
             groups.append(everyone)
-        return User(name, request.header(b"impersonate-uid"), tuple(groups))
+        return User(name, uid, tuple(groups), extra)
 
 
 def _too_late() -> ApiError:

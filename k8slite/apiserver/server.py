@@ -14,13 +14,12 @@ from typing import Any
 import trio
 
 from k8slite.api.status import ApiError
+from k8slite.apiserver.account_secrets import run_account_secrets
 from k8slite.apiserver.aggregation.availability import run_availability
 from k8slite.apiserver.aggregation.registrations import register_built_in, run_registrations
 from k8slite.apiserver.aggregation.remotes import Remotes
-from k8slite.apiserver.auth.authenticate import Authenticator
-from k8slite.apiserver.auth.authorize import Authorizer
-from k8slite.apiserver.auth.jwt import Signer, Verifier
-from k8slite.apiserver.auth.rbac import Rbac
+from k8slite.apiserver.auth.jwt import Signer
+from k8slite.apiserver.auth.open import make_authenticator, make_authorizer
 from k8slite.apiserver.backends import Backends
 from k8slite.apiserver.bootstrap.identity import Membership
 from k8slite.apiserver.bootstrap.objects import bootstrap
@@ -108,6 +107,7 @@ async def open_apiserver(
             nursery.start_soon(run_availability, core)
             nursery.start_soon(_compact, core)
             nursery.start_soon(expire_events, core)
+            nursery.start_soon(run_account_secrets, core)
             membership = Membership(core)
             if config.bootstrap:
                 await _bootstrap(core)
@@ -134,19 +134,10 @@ def _make_core(config: ApiserverConfig, host: Host, store: Store) -> Core:
         history_events=config.watch_history_events,
         store_seconds=config.store_seconds,
     )
+    backends = Backends(host, mirror, config.kubelet_tls, config.proxy_client)
     signer = None
-    public_keys = config.service_account_public_keys
     if config.service_account_private_key:
         signer = Signer(config.service_account_private_key)
-        public_keys = public_keys or (signer.public_key(),)
-    authenticator = Authenticator(
-        mirror,
-        tokens=config.tokens,
-        verifier=Verifier(public_keys) if public_keys else None,
-        issuer=config.service_account_issuer,
-        anonymous=config.anonymous,
-    )
-    authorizer = Authorizer(Rbac(mirror), enabled=config.authorization)
     kinds = KindTable(mirror)
     return Core(
         config,
@@ -154,10 +145,10 @@ def _make_core(config: ApiserverConfig, host: Host, store: Store) -> Core:
         store,
         mirror,
         kinds,
-        authenticator,
-        authorizer,
+        make_authenticator(config, mirror, backends, signer),
+        make_authorizer(config, mirror, backends),
         signer,
-        Backends(host, mirror, config.kubelet_tls, config.proxy_client),
+        backends,
         Crowd(config.connections_max),
         FlowControl(mirror, kinds, config.requests_max),
         Remotes(mirror, kinds, host),

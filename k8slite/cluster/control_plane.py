@@ -62,11 +62,13 @@ async def open_apiserver(context: Context) -> AsyncIterator[Running]:
         store = StoreConfig(
             tuple(place.raft_client(n) for n in members), context.tls("store-ca", "store-client")
         )
+    tls = context.tls("ca", "apiserver", require_client=False).server
+    tls.load_verify_locations(context.layout.pki / "front-proxy-ca.crt")  # who tell who asks
     config = ApiserverConfig(
         listen=(place.apiserver(number), *place.shared_addresses()),
         store=store,
         identity=context.component.name,
-        tls=context.tls("ca", "apiserver", require_client=False).server,
+        tls=tls,
         tokens=read_tokens(spec.token_auth_file),
         service_account_private_key=(context.layout.pki / "service-accounts.key").read_bytes(),
         advertise_address=place.host,

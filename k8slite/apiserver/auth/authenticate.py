@@ -1,7 +1,7 @@
-"""Who asks: client certificate, static token, service-account token, or nobody.
+"""Who asks: a trusted proxy's word, a client certificate, a token, or nobody.
 
-Owns: caches of certificates and tokens already examined; a token is examined again when its
-service account, or the pod it is bound to, is gone.
+Tokens are tried in kube-apiserver's order: the token file, service accounts, bootstrap tokens,
+OpenID Connect, a webhook. Owns a cache of certificates already examined.
 """
 
 from __future__ import annotations
@@ -10,75 +10,84 @@ import base64
 import binascii
 from typing import Any
 
+from attrs import frozen
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from k8slite.api.kinds import PODS, SECRETS, SERVICE_ACCOUNTS
 from k8slite.api.status import unauthorized
-from k8slite.apiserver.auth.jwt import InvalidToken, Verifier
+from k8slite.apiserver.auth.accounts import ServiceAccountTokens
+from k8slite.apiserver.auth.bootstrap_tokens import user_of_bootstrap_token
+from k8slite.apiserver.auth.configuration import Anonymous
+from k8slite.apiserver.auth.front_proxy import FrontProxy
+from k8slite.apiserver.auth.oidc import OpenIdConnect
+from k8slite.apiserver.auth.webhooks import TokenWebhook
 from k8slite.apiserver.call import ANONYMOUS, User
 from k8slite.apiserver.config import StaticToken
 from k8slite.apiserver.http.message import Request
 from k8slite.apiserver.mirror import Mirror
 
-__all__ = ["Authenticator"]
+__all__ = ["Authenticator", "Ways"]
 
 CACHE_MAX = 4096
+ANYBODY = Anonymous()
 AUTHENTICATED = "system:authenticated"
-_BOUND_KINDS = {"pod": PODS, "secret": SECRETS}
+
+
+@frozen
+class Ways:
+    """The ways in, each of them if it is there."""
+
+    tokens: tuple[StaticToken, ...] = ()
+    accounts: ServiceAccountTokens | None = None
+    oidc: OpenIdConnect | None = None
+    webhook: TokenWebhook | None = None
+    proxy: FrontProxy | None = None
+    anonymous: Anonymous = ANYBODY
 
 
 class Authenticator:
     """See the module."""
 
-    def __init__(
-        self,
-        mirror: Mirror,
-        *,
-        tokens: tuple[StaticToken, ...],
-        verifier: Verifier | None,
-        issuer: str,
-        anonymous: bool,
-    ) -> None:
+    def __init__(self, mirror: Mirror, ways: Ways) -> None:
         self._mirror = mirror
-        self._static = {t.token: User(t.user, t.uid, _with_authenticated(t.groups)) for t in tokens}
-        self._verifier = verifier
-        self._issuer = issuer
-        self._anonymous = anonymous
+        self._ways = ways
+        self._static = {t.token: User(t.user, t.uid, t.groups) for t in ways.tokens}
         self._certificates: dict[bytes, User | None] = {}
-        self._claims: dict[str, dict[str, Any]] = {}
 
-    def authenticate(self, request: Request, now: float) -> User:
+    async def authenticate(self, request: Request, now: float) -> User:
         """The user. Raises ApiError 401."""
-        certificate = request.peer.certificate
-        if certificate is not None:
-            user = self._of_certificate(certificate)
-            if user is not None:
-                return user
+        user = self._of_certificate(request)
+        if user is not None:
+            return _known(user)
         authorization = request.headers.get(b"authorization")
         if authorization is not None:
             scheme, _, token = authorization.decode("latin-1").partition(" ")
             if scheme.lower() == "bearer":
-                found = self.of_token(token.strip(), now)
+                found = await self.of_token(token.strip(), now)
                 if found is None:
                     raise unauthorized()
                 return found
         token = _websocket_token(request)
         if token:
-            found = self.of_token(token, now)
+            found = await self.of_token(token, now)
             if found is not None:
                 return found
-        if not self._anonymous:
+        if not self._ways.anonymous.allows(request.path):
             raise unauthorized()
         return ANONYMOUS
 
-    def _of_certificate(self, der: bytes) -> User | None:
+    def _of_certificate(self, request: Request) -> User | None:
+        der, proxy = request.peer.certificate, self._ways.proxy
+        if der is None:
+            return None
+        if proxy is not None and proxy.issued(der):
+            return proxy.user_of(request)
         if der in self._certificates:
             return self._certificates[der]
         subject = x509.load_der_x509_certificate(der).subject
         names = [str(a.value) for a in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
         groups = [str(a.value) for a in subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
-        user = User(names[0], "", _with_authenticated(tuple(groups))) if names else None
+        user = User(names[0], "", tuple(groups)) if names else None
         if len(self._certificates) >= CACHE_MAX:
             self._certificates.clear()
         self._certificates[der] = user
@@ -86,62 +95,31 @@ class Authenticator:
 
     def key_set(self) -> dict[str, Any]:
         """The keys that service-account tokens are signed with."""
-        return {"keys": []} if self._verifier is None else self._verifier.key_set()
+        accounts = self._ways.accounts
+        return {"keys": []} if accounts is None else accounts.key_set()
 
-    def of_token(self, token: str, now: float, audiences: tuple[str, ...] = ()) -> User | None:
+    async def of_token(
+        self, token: str, now: float, audiences: tuple[str, ...] = ()
+    ) -> User | None:
         """The user of a bearer token; None for a token that is not good (any more)."""
+        ways = self._ways
         user = self._static.get(token)
-        if user is not None:
-            return user
-        if self._verifier is None:
-            return None
-        claims = self._claims.get(token)
-        if claims is None or now >= claims["exp"]:
-            try:
-                claims = self._verifier.claims(token, now)
-            except InvalidToken:
-                return None
-            if len(self._claims) >= CACHE_MAX:
-                self._claims.clear()
-            self._claims[token] = claims
-        audience = claims.get("aud") or []
-        wanted = audiences or (self._issuer,)
-        if claims.get("iss") != self._issuer or not any(a in audience for a in wanted):
-            return None
-        return self._of_claims(claims)
-
-    def _of_claims(self, claims: dict[str, Any]) -> User | None:
-        private = claims.get("kubernetes.io") or {}
-        namespace = private.get("namespace", "")
-        account = private.get("serviceaccount") or {}
-        name = account.get("name", "")
-        entry = self._mirror.cache(SERVICE_ACCOUNTS).get(namespace, name)
-        if entry is None or entry.parsed()["metadata"].get("uid") != account.get("uid"):
-            return None
-        extra = {"authentication.kubernetes.io/credential-id": (f"JTI={claims.get('jti', '')}",)}
-        for word, kind in _BOUND_KINDS.items():
-            bound = private.get(word)
-            if bound is None:
-                continue
-            owner = self._mirror.cache(kind).get(namespace, bound["name"])
-            if owner is None or owner.parsed()["metadata"].get("uid") != bound["uid"]:
-                return None
-            extra[f"authentication.kubernetes.io/{word}-name"] = (bound["name"],)
-            extra[f"authentication.kubernetes.io/{word}-uid"] = (bound["uid"],)
-        node = private.get("node")
-        if node is not None:
-            extra["authentication.kubernetes.io/node-name"] = (node["name"],)
-        groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
-        return User(
-            f"system:serviceaccount:{namespace}:{name}",
-            account.get("uid", ""),
-            _with_authenticated(groups),
-            extra,
-        )
+        if user is None and ways.accounts is not None:
+            user = ways.accounts.user_of(token, now, audiences)
+        if user is None:
+            user = user_of_bootstrap_token(self._mirror, token, now)
+        if user is None and ways.oidc is not None:
+            user = await ways.oidc.user_of(token, now)
+        if user is None and ways.webhook is not None:
+            user = await ways.webhook.user_of(token, audiences)
+        return None if user is None else _known(user)
 
 
-def _with_authenticated(groups: tuple[str, ...]) -> tuple[str, ...]:
-    return groups if AUTHENTICATED in groups else (*groups, AUTHENTICATED)
+def _known(user: User) -> User:
+    """One of those who have shown who they are."""
+    if AUTHENTICATED in user.groups or "system:unauthenticated" in user.groups:
+        return user
+    return user._replace(groups=(*user.groups, AUTHENTICATED))
 
 
 def _websocket_token(request: Request) -> str:

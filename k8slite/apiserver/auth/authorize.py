@@ -1,9 +1,13 @@
-"""May this user do this? The chain: system:masters, the node authorizer, RBAC."""
+"""May this user do this? The chain: system:masters, then what is configured (Node, RBAC, ...)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from k8slite.api.status import ApiError
+from k8slite.apiserver.auth.configuration import Authorizer as Settings
 from k8slite.apiserver.auth.rbac import Attributes, Decision, Rbac
+from k8slite.apiserver.auth.webhooks import WebhookAuthorizer
 from k8slite.apiserver.call import User
 from k8slite.apiserver.requestinfo import RequestInfo
 
@@ -13,6 +17,7 @@ _MASTERS = "system:masters"
 _NODES = "system:nodes"
 _NODE_PREFIX = "system:node:"
 _WRITES = frozenset(("update", "patch", "delete"))
+DEFAULT_CHAIN = (Settings("Node"), Settings("RBAC"))
 ALWAYS_ALLOWED = frozenset(("/healthz", "/readyz", "/livez"))
 
 
@@ -26,22 +31,64 @@ def attributes_of(info: RequestInfo) -> Attributes:
 
 
 class Authorizer:
-    """Decides; `require` also words the refusal."""
+    """Decides; `require` also words the refusal.
 
-    def __init__(self, rbac: Rbac, *, enabled: bool) -> None:
+    The chain is asked in order until one allows or denies. `hooks` are the webhooks in it, by name.
+    """
+
+    def __init__(
+        self,
+        rbac: Rbac,
+        chain: Sequence[Settings] = DEFAULT_CHAIN,
+        hooks: Mapping[str, WebhookAuthorizer] | None = None,
+    ) -> None:
         self.rbac = rbac
-        self._enabled = enabled
+        self._chain = chain
+        self._hooks = hooks or {}
 
-    def decide(self, user: User, asked: Attributes) -> Decision:
+    async def decide(self, user: User, asked: Attributes) -> Decision:
         """Is it allowed?"""
-        if not self._enabled or _MASTERS in user.groups:
+        known = self._always(user, asked)
+        if known is not None:
+            return known
+        last = Decision(False)
+        for each in self._chain:
+            if each.type == "Webhook":
+                decision = await self._hooks[each.name].decide(user, asked)
+            else:
+                decision = self._local(each.type, user, asked)
+            if decision.allowed or decision.denied:
+                return decision
+            last = decision if decision.reason else last
+        return last
+
+    def decide_here(self, user: User, asked: Attributes) -> Decision:
+        """Is it allowed, as far as can be said without a webhook? For expressions."""
+        known = self._always(user, asked)
+        if known is not None:
+            return known
+        for each in self._chain:
+            decision = self._local(each.type, user, asked)
+            if decision.allowed or decision.denied:
+                return decision
+        return Decision(False)
+
+    def _always(self, user: User, asked: Attributes) -> Decision | None:
+        if _MASTERS in user.groups or (asked.path and asked.path in ALWAYS_ALLOWED):
             return Decision(True)
-        if asked.path and asked.path in ALWAYS_ALLOWED:
-            return Decision(True)
-        is_node = _NODES in user.groups and user.name.startswith(_NODE_PREFIX)
-        if is_node and self._node_may(user.name.removeprefix(_NODE_PREFIX), asked):
-            return Decision(True)
-        return self.rbac.decide(user, asked)
+        return None
+
+    def _local(self, type_: str, user: User, asked: Attributes) -> Decision:
+        match type_:
+            case "AlwaysAllow":
+                return Decision(True)
+            case "AlwaysDeny":
+                return Decision(False, "Everything is forbidden.")
+            case "RBAC":
+                return self.rbac.decide(user, asked)
+            case "Node" if _NODES in user.groups and user.name.startswith(_NODE_PREFIX):
+                return Decision(self._node_may(user.name.removeprefix(_NODE_PREFIX), asked))
+        return Decision(False)
 
     def _node_may(self, node: str, asked: Attributes) -> bool:
         """What system:node allows, and of nodes and their leases only its own may be written."""
@@ -51,25 +98,27 @@ class Authorizer:
             return asked.name == node
         return True
 
-    def require(self, user: User, info: RequestInfo) -> None:
+    async def require(self, user: User, info: RequestInfo) -> None:
         """Raises ApiError 403 with upstream's words."""
         asked = attributes_of(info)
-        if not self.decide(user, asked).allowed:
-            raise refusal(user, asked)
+        decision = await self.decide(user, asked)
+        if not decision.allowed:
+            raise refusal(user, asked, decision.reason)
 
 
-def refusal(user: User, asked: Attributes) -> ApiError:
-    """403 for what is not allowed."""
+def refusal(user: User, asked: Attributes, reason: str = "") -> ApiError:
+    """403 for what is not allowed; a webhook may have given the reason."""
+    because = f": {reason}" if reason else ""
     who = f'User "{user.name}" cannot'
     if asked.path:
-        message = f'forbidden: {who} {asked.verb} path "{asked.path}"'
+        message = f'forbidden: {who} {asked.verb} path "{asked.path}"{because}'
         return ApiError(403, "Forbidden", message, {})
     qualified = f"{asked.resource}.{asked.group}" if asked.group else asked.resource
     subject = f'{qualified} "{asked.name}"' if asked.name else qualified
     where = f'in the namespace "{asked.namespace}"' if asked.namespace else "at the cluster scope"
     message = (
         f'{subject} is forbidden: {who} {asked.verb} resource "{asked.full_resource}" '
-        f'in API group "{asked.group}" {where}'
+        f'in API group "{asked.group}" {where}{because}'
     )
     details = {"name": asked.name} if asked.name else {}
     if asked.group:

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from typing import Any
 
 import orjson
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 
-__all__ = ["InvalidToken", "Signer", "Verifier"]
+from k8slite.apiserver.auth.jose import InvalidToken, read_token, verifies
+
+__all__ = ["LEGACY_ISSUER", "InvalidToken", "Signer", "Verifier"]
+
+ALGORITHMS = ("RS256", "ES256")
+LEGACY_ISSUER = "kubernetes/serviceaccount"
+"""Of tokens that Secrets hold; they have no end."""
 
 _COORDINATE_BYTES = 32
 
 
-class InvalidToken(Exception):
-    """Not a token of ours: malformed, of another signer, or out of time."""
-
-
 def _encode(data: bytes) -> bytes:
     return base64.urlsafe_b64encode(data).rstrip(b"=")
-
-
-def _decode(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 def _key_id(public: rsa.RSAPublicKey | ec.EllipticCurvePublicKey) -> str:
@@ -80,22 +76,14 @@ class Verifier:
         """The public keys as a JSON Web Key Set."""
         return {"keys": [_web_key(key) for key in self._keys]}
 
-    def claims(self, token: str, now: float) -> dict[str, Any]:
+    def claims(self, text: str, now: float) -> dict[str, Any]:
         """The claims of a token that is ours and in time. Raises InvalidToken."""
-        parts = token.split(".")
-        if len(parts) != 3:
-            raise InvalidToken("not a JSON Web Token")
-        try:
-            header = orjson.loads(_decode(parts[0]))
-            claims = orjson.loads(_decode(parts[1]))
-            signature = _decode(parts[2])
-        except (ValueError, binascii.Error) as error:
-            raise InvalidToken("malformed token") from error
-        if not isinstance(header, dict) or not isinstance(claims, dict):
-            raise InvalidToken("malformed token")
-        signed = f"{parts[0]}.{parts[1]}".encode()
-        if not any(_verifies(key, header.get("alg"), signed, signature) for key in self._keys):
+        token = read_token(text)
+        if token.algorithm not in ALGORITHMS or not any(verifies(k, token) for k in self._keys):
             raise InvalidToken("the signature is not of a known key")
+        claims = token.claims
+        if claims.get("iss") == LEGACY_ISSUER and "exp" not in claims:
+            return claims
         if not claims.get("nbf", 0) <= now < claims.get("exp", 0):
             raise InvalidToken("token has expired")
         return claims
@@ -125,25 +113,3 @@ def _web_key(key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey) -> dict[str, str
 
 def _number(value: int, size: int) -> str:
     return _encode(value.to_bytes(size, "big")).decode()
-
-
-def _verifies(
-    key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey,
-    algorithm: object,
-    signed: bytes,
-    signature: bytes,
-) -> bool:
-    try:
-        if isinstance(key, rsa.RSAPublicKey):
-            if algorithm != "RS256":
-                return False
-            key.verify(signature, signed, padding.PKCS1v15(), hashes.SHA256())
-            return True
-        if algorithm != "ES256" or len(signature) != 2 * _COORDINATE_BYTES:
-            return False
-        r = int.from_bytes(signature[:_COORDINATE_BYTES], "big")
-        s = int.from_bytes(signature[_COORDINATE_BYTES:], "big")
-        key.verify(utils.encode_dss_signature(r, s), signed, ec.ECDSA(hashes.SHA256()))
-    except InvalidSignature:
-        return False
-    return True

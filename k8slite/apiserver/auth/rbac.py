@@ -37,10 +37,12 @@ class Attributes(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """`reason` is what a SubjectAccessReview shows."""
+    """`reason` is what a SubjectAccessReview shows. Neither allowed nor `denied`: no opinion."""
 
     allowed: bool
     reason: str = ""
+    denied: bool = False
+    """Nobody who comes later in the chain may allow it."""
 
 
 class Rule:

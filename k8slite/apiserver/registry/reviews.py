@@ -55,7 +55,7 @@ async def token_review(call: Call) -> Response:
     token, audiences = spec.get("token", ""), tuple(spec.get("audiences") or ())
     if not token:
         raise bad_request("token is required for TokenReview in authentication")
-    user = call.core.authenticator.of_token(token, call.core.now(), audiences)
+    user = await call.core.authenticator.of_token(token, call.core.now(), audiences)
     if user is None:
         review["status"] = {"user": {}, "error": "invalid bearer token"}
     else:
@@ -82,12 +82,14 @@ def _asked(spec: Obj) -> Attributes:
     )
 
 
-def _decide(call: Call, review: Obj, user: User) -> Response:
+async def _decide(call: Call, review: Obj, user: User) -> Response:
     spec = review.get("spec") or {}
     if not spec.get("resourceAttributes") and not spec.get("nonResourceAttributes"):
         raise bad_request("exactly one of nonResourceAttributes or resourceAttributes must be set")
-    decision = call.core.authorizer.decide(user, _asked(spec))
+    decision = await call.core.authorizer.decide(user, _asked(spec))
     status: Obj = {"allowed": decision.allowed}
+    if decision.denied:
+        status["denied"] = True
     if decision.reason:
         status["reason"] = decision.reason
     review["status"] = status
@@ -97,7 +99,7 @@ def _decide(call: Call, review: Obj, user: User) -> Response:
 async def self_access(call: Call) -> Response:
     """SelfSubjectAccessReview"""
     await call.core.mirror.wait_fresh()
-    return _decide(call, _read(call), call.user)
+    return await _decide(call, _read(call), call.user)
 
 
 async def access(call: Call) -> Response:
@@ -111,8 +113,9 @@ async def access(call: Call) -> Response:
             raise bad_request(
                 f"spec.resourceAttributes.namespace must match namespace: {call.namespace}"
             )
-    user = User(spec.get("user", ""), spec.get("uid", ""), tuple(spec.get("groups") or ()))
-    return _decide(call, review, user)
+    extra = {key: tuple(values) for key, values in (spec.get("extra") or {}).items()}
+    user = User(spec.get("user", ""), spec.get("uid", ""), tuple(spec.get("groups") or ()), extra)
+    return await _decide(call, review, user)
 
 
 async def self_rules(call: Call) -> Response:

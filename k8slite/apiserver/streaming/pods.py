@@ -60,10 +60,10 @@ async def _require_create(call: Call) -> None:
     """WebSockets begin with GET, but what is behind them is no reading. Raises ApiError 403."""
     asked = attributes_of(call.info)._replace(verb="create")
     authorizer, mirror = call.core.authorizer, call.core.mirror
-    if call.info.verb == "create" or authorizer.decide(call.user, asked).allowed:
+    if call.info.verb == "create" or (await authorizer.decide(call.user, asked)).allowed:
         return
     await mirror.wait_fresh()
-    if not authorizer.decide(call.user, asked).allowed:
+    if not (await authorizer.decide(call.user, asked)).allowed:
         raise refusal(call.user, asked)
 
 

@@ -85,7 +85,7 @@ class Bindings:
             question.get("name", ""),
             question.get("path", ""),
         )
-        decision = self._attributes.call.core.authorizer.decide(user, asked)
+        decision = self._attributes.call.core.authorizer.decide_here(user, asked)
         return decision.allowed, decision.reason
 
 
