@@ -21,6 +21,7 @@ __all__ = [
     "grown",
     "missing_requests",
     "plain_kind",
+    "pod_total",
     "selects",
     "usage",
 ]
@@ -184,7 +185,7 @@ def _of_pod(pod: Obj) -> Amounts:
         return {}
     taken: Amounts = {"pods": "1"}
     for part in ("requests", "limits"):
-        for resource, amount in _pod_total(pod["spec"], part).items():
+        for resource, amount in pod_total(pod["spec"], part).items():
             if part == "requests":
                 taken[f"requests.{resource}"] = amount
                 if resource in _COMPUTE or resource.startswith("hugepages-"):
@@ -194,7 +195,7 @@ def _of_pod(pod: Obj) -> Amounts:
     return taken
 
 
-def _pod_total(spec: Obj, part: str) -> Amounts:
+def pod_total(spec: Obj, part: str) -> Amounts:
     """Containers and sidecars together, or the largest init container if it asks for more."""
 
     def said(container: Obj) -> Amounts:

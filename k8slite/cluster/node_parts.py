@@ -14,6 +14,8 @@ __all__ = ["open_kubelet"]
 @asynccontextmanager
 async def open_kubelet(context: Context) -> AsyncIterator[Running]:
     from k8slite.kubelet.config import KubeletConfig, KubeletTimings
+    from k8slite.kubelet.eviction.thresholds import HARD, MEMORY
+    from k8slite.kubelet.images.garbage import Policy
     from k8slite.kubelet.images.puller import docker_config_path
     from k8slite.kubelet.images.store import ImageStore
     from k8slite.kubelet.kubelet import open_kubelet
@@ -44,6 +46,9 @@ async def open_kubelet(context: Context) -> AsyncIterator[Running]:
         cluster_dns=(place.dns_address,) if spec.bridged and spec.proxy != "none" else (),
         provider_id=f"k8slite://{spec.name}/{context.component.node}",
         docker_config=docker_config_path(),
+        # A person's disk is fuller than a server's, and not ours to judge.
+        eviction=tuple(each for each in HARD if each.signal == MEMORY),
+        image_policy=Policy(high_percent=95, low_percent=90),
         timings=KubeletTimings(
             node_status=timings.node_status,
             lease=timings.node_lease_renew,

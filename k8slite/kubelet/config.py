@@ -9,6 +9,7 @@ import attrs
 
 from k8slite.api.meta import Obj
 from k8slite.client.client import ClientConfig
+from k8slite.kubelet.eviction.thresholds import HARD, Threshold
 from k8slite.kubelet.images.garbage import Policy
 from raftkv.host import Address
 
@@ -32,6 +33,10 @@ class KubeletTimings:
     """How often each pod is looked at though nothing has happened; volumes are renewed then."""
     image_garbage: float = 300.0
     """How often it is looked at how full the images' disk is."""
+    eviction: float = 10.0
+    """How often it is looked whether the node runs short of something."""
+    pressure_transition: float = 300.0
+    """How long a pressure is told of after it was seen last."""
     stats: float = 10.0
     """How often it is looked what containers use."""
     backoff_initial: float = 10.0
@@ -75,6 +80,8 @@ class KubeletConfig:
     """Watch Services for the variables of containers; hollow nodes go without."""
     serve: bool = True
     """Whether to open the HTTPS server; hollow nodes go without."""
+    eviction: tuple[Threshold, ...] = HARD
+    """When pods are evicted; what hard thresholds keep is not allocatable."""
     image_policy: Policy = attrs.field(factory=Policy)
     """When images that nobody uses are removed."""
     timings: KubeletTimings = KubeletTimings()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Collection
 
 import trio
 
@@ -48,6 +49,8 @@ class Heartbeat:
         self._node: Obj = {}
         self._reported_at = 0.0
         self._lease: Obj | None = None
+        self.pressures: Callable[[], Collection[str]] = frozenset
+        """What the node is short of; set by whoever looks."""
 
     async def register(self) -> None:
         """Create the Node, or take over the one of that name. Repeats until it is done."""
@@ -89,6 +92,7 @@ class Heartbeat:
             runtime=f"{self._runtime.name}://{self._runtime.version}",
             images=await self._runtime.list_images(),
             now=self._host.now(),
+            pressures=self.pressures(),
         )
 
     async def _report(self, *, force: bool = False) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -23,17 +23,22 @@ from k8slite.client.background import open_background
 from k8slite.client.client import open_client
 from k8slite.client.events import open_event_recorder
 from k8slite.client.informer import Informer, open_informer
+from k8slite.kubelet.admission import Rejection, admit
 from k8slite.kubelet.authorization import Gate
 from k8slite.kubelet.backoff import Backoff
 from k8slite.kubelet.config import KubeletConfig
 from k8slite.kubelet.context import Context
+from k8slite.kubelet.eviction.manager import EvictionManager
+from k8slite.kubelet.eviction.ranking import Verdict
 from k8slite.kubelet.heartbeat import Heartbeat
 from k8slite.kubelet.http_server import serve
 from k8slite.kubelet.image_garbage import collect_images
-from k8slite.kubelet.node import read_machine
+from k8slite.kubelet.node import allocatable, read_machine
 from k8slite.kubelet.paths import Paths
+from k8slite.kubelet.pods import TERMINAL
 from k8slite.kubelet.runtime.interface import PodNetwork, Runtime, SandboxStatus
 from k8slite.kubelet.server import Server
+from k8slite.kubelet.stats.machine import read_machine_state
 from k8slite.kubelet.stats.sampler import Sampler
 from k8slite.kubelet.stats.server import Stats
 from k8slite.kubelet.status_manager import StatusManager
@@ -55,6 +60,8 @@ class Kubelet:
         self._nursery = nursery
         self._workers: dict[str, PodWorker] = {}
         self.address: Address = context.config.listen
+        self.conditions: Callable[[], Collection[str]] = frozenset
+        """What the node is short of; set by whoever looks."""
 
     @property
     def node_name(self) -> str:
@@ -76,12 +83,34 @@ class Kubelet:
         if new is not None:
             worker = self._workers.get(new["metadata"]["uid"])
             if worker is None:
-                self._start(new)
+                self._admit(new)
             else:
                 worker.update(new)
 
-    def _start(self, pod: Obj) -> PodWorker:
+    def _admit(self, pod: Obj) -> None:
+        """A pod that no kubelet has begun with is looked at first."""
+        status = pod.get("status") or {}
+        others = [p for p in self.pods() if (p.get("status") or {}).get("phase") not in TERMINAL]
+        refused = None
+        if not status.get("startTime") and not pod["metadata"].get("deletionTimestamp"):
+            refused = admit(
+                pod,
+                others,
+                allocatable=allocatable(self._context.config, self._context.machine),
+                conditions=self.conditions(),
+            )
+        self._start(pod, refused)
+
+    def evict(self, pod: Obj, verdict: Verdict) -> None:
+        """End a pod at once, as Failed."""
+        worker = self._workers.get(pod["metadata"]["uid"])
+        if worker is not None:
+            worker.evict(*verdict)
+
+    def _start(self, pod: Obj, refused: Rejection | None = None) -> PodWorker:
         worker = PodWorker(self._context, pod, done=self._forget)
+        if refused is not None:
+            worker.reject(*refused)
         self._workers[worker.uid] = worker
         self._nursery.start_soon(worker.run, name=f"pod {pod['metadata']['name']}")
         return worker
@@ -216,10 +245,23 @@ async def open_kubelet_with(
             await services.wait_synced()
         pods.add_handler(kubelet.on_pod)
         nursery.start_soon(kubelet.watch_runtime)
-        if config.serve:
+        warn = partial(recorder.event_for, _node_reference(config.node_name), "Warning")
+        if config.serve or runtime.features.real_processes:
             nursery.start_soon(sampler.run)
-        node = _node_reference(config.node_name)
-        warn = partial(recorder.event_for, node, "Warning")
+        if runtime.features.real_processes:
+            manager = EvictionManager(
+                config,
+                host,
+                runtime,
+                sampler,
+                partial(read_machine_state, config.root_dir, host.now()),
+                kubelet.pods,
+                kubelet.evict,
+                warn,
+                context.paths,
+            )
+            kubelet.conditions = heartbeat.pressures = manager.conditions
+            nursery.start_soon(manager.run)
         nursery.start_soon(collect_images, config, runtime, warn)
         nursery.start_soon(kubelet.relist)
         yield kubelet

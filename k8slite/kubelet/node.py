@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from k8slite.api.meta import Obj, format_time
+from k8slite.api.quantity import subtract
 from k8slite.kubelet.config import KubeletConfig
+from k8slite.kubelet.eviction.thresholds import reserved
 from k8slite.kubelet.runtime.interface import Image
 
 IMAGES_MAX = 50
@@ -27,6 +29,14 @@ CONDITIONS = (
     ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
     ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
 )
+
+
+UNDER_PRESSURE = {
+    "MemoryPressure": ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+    "DiskPressure": ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+    "PIDPressure": ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+}
+_NO_DEVICES: Mapping[str, tuple[int, int]] = {}
 
 
 @attrs.frozen
@@ -67,6 +77,15 @@ def make_node(config: KubeletConfig, machine: Machine) -> Obj:
     }
 
 
+def allocatable(config: KubeletConfig, machine: Machine) -> dict[str, str]:
+    """What pods may ask for: the capacity without what eviction keeps free."""
+    left = dict(machine.capacity)
+    for resource, amount in reserved(config.eviction, machine.capacity).items():
+        if resource in left:
+            left[resource] = subtract(left[resource], amount)
+    return left
+
+
 def node_status(
     config: KubeletConfig,
     machine: Machine,
@@ -76,12 +95,17 @@ def node_status(
     runtime: str,
     images: Sequence[Image],
     now: float,
+    pressures: Collection[str] = (),
+    devices: Mapping[str, tuple[int, int]] = _NO_DEVICES,
 ) -> Obj:
-    """The whole status; `old` is the present one, for the times of transition."""
+    """The whole status; `old` is the present one, for the times of transition. `pressures`: such
+    as MemoryPressure. `devices`: how many of each resource there are, and are healthy."""
     before = {c["type"]: c for c in old.get("conditions") or ()}
     stamp = format_time(now)
     conditions = []
     for kind, status, reason, message in CONDITIONS:
+        if kind in pressures:
+            status, reason, message = "True", *UNDER_PRESSURE[kind]
         last = before.get(kind)
         same = last is not None and last.get("status") == status
         conditions.append(
@@ -95,8 +119,11 @@ def node_status(
             }
         )
     return {
-        "capacity": dict(machine.capacity),
-        "allocatable": dict(machine.capacity),
+        "capacity": {**machine.capacity, **{k: str(n) for k, (n, _) in devices.items()}},
+        "allocatable": {
+            **allocatable(config, machine),
+            **{k: str(n) for k, (_, n) in devices.items()},
+        },
         "conditions": conditions,
         "addresses": [
             {"type": "InternalIP", "address": config.node_ip},

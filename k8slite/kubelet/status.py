@@ -66,6 +66,8 @@ class Facts:
     ending: bool = False
     reason: str = ""
     message: str = ""
+    disrupted: str = ""
+    """Why the kubelet ends the pod though it did nothing wrong; "" where it does not."""
 
 
 def make_status(pod: Obj, observed: Observed, facts: Facts) -> Obj:
@@ -270,6 +272,9 @@ def _conditions(pod: Obj, old: Obj, status: Obj, observed: Observed, facts: Fact
         "ContainersReady": ready_containers,
         "PodScheduled": before.get("PodScheduled") or _condition(True),
     }
+    if facts.disrupted:
+        target = _condition(True, "TerminationByKubelet", facts.disrupted)
+        fresh["DisruptionTarget"] = target
     result = []
     for kind, condition in fresh.items():
         last = before.get(kind)

@@ -57,10 +57,13 @@ from k8slite.kubelet.starter import Starter
 from k8slite.kubelet.status import OWN_FIELDS, Facts, make_status
 from k8slite.kubelet.termination import stop_containers
 from k8slite.kubelet.volume_files import remove_pod_directory
+from k8slite.kubelet.waiting import tell_waiting
 
 log = logging.getLogger(__name__)
 
 CONFIG_RETRY_SECONDS = 10.0
+EVICTION_GRACE_SECONDS = 1.0
+"""What hard thresholds leave a pod: the node cannot wait."""
 DEADLINE = "Pod was active on the node longer than the specified deadline"
 ENOUGH = 200  # rounds of planning without a pause: more means that nothing helps
 STEP_ERRORS = (RuntimeFailure, OSError, *REQUEST_ERRORS)
@@ -68,8 +71,12 @@ STEP_ERRORS = (RuntimeFailure, OSError, *REQUEST_ERRORS)
 
 @attrs.frozen
 class _Ending:
+    """`grace` None: the pod's own. `disrupted`: the pod is not to blame."""
+
     reason: str = ""
     message: str = ""
+    grace: float | None = None
+    disrupted: bool = False
 
 
 class PodWorker:
@@ -114,6 +121,21 @@ class PodWorker:
     def removed(self) -> None:
         """The pod is no longer in the API."""
         self._removed = True
+        if self._interrupt is not None:
+            self._interrupt.cancel()
+        self.wake()
+
+    def reject(self, reason: str, message: str) -> None:
+        """The pod may not run here; before `run` only."""
+        self._ending = _Ending(reason, f"Pod was rejected: {message}")
+        self._context.event(self.pod, "Warning", reason, message)
+
+    def evict(self, reason: str, message: str) -> None:
+        """End the pod at once, as Failed."""
+        if self._ending is not None:
+            return
+        self._context.event(self.pod, "Warning", reason, message)
+        self._ending = _Ending(reason, message, EVICTION_GRACE_SECONDS, disrupted=True)
         if self._interrupt is not None:
             self._interrupt.cancel()
         self.wake()
@@ -212,7 +234,8 @@ class PodWorker:
                 failures=self._failures,
                 health=self._probes.health(),
             )
-            self._tell_waiting(dict(made.waiting))
+            tell_waiting(self._context, self.pod, self._waiting, made.waiting)
+            self._waiting = dict(made.waiting)
             status = self._report(observed)
             if status["phase"] in TERMINAL:
                 return self._context.host.now()
@@ -361,25 +384,6 @@ class PodWorker:
 
     # ------------------------------------------------------------ saying
 
-    def _tell_waiting(self, waiting: dict[str, Waiting]) -> None:
-        for name, why in waiting.items():
-            if self._waiting.get(name) == why:
-                continue
-            if why.reason == "CrashLoopBackOff":
-                meta = self.pod["metadata"]
-                text = (
-                    f"Back-off restarting failed container {name} in pod "
-                    f"{meta['name']}_{meta['namespace']}({meta['uid']})"
-                )
-                self._context.event(self.pod, "Warning", "BackOff", text, name)
-            elif why.reason == "ImagePullBackOff":
-                container = find_container(self.pod, name)
-                image = container["image"] if container else ""
-                text = f'Back-off pulling image "{image}"'
-                self._context.event(self.pod, "Normal", "BackOff", text, name)
-                self._context.event(self.pod, "Warning", "Failed", "Error: ImagePullBackOff", name)
-        self._waiting = waiting
-
     def _report_probe(self, container: Obj, kind: ProbeKind, text: str) -> None:
         self._context.event(self.pod, "Warning", "Unhealthy", text, container["name"])
 
@@ -409,6 +413,7 @@ class PodWorker:
             ending=ending,
             reason=ended.reason,
             message=ended.message,
+            disrupted=ended.message if ended.disrupted else "",
         )
         status = make_status(self._basis(), observed, facts)
         statuses = self._context.statuses
@@ -448,6 +453,8 @@ class PodWorker:
         return None
 
     def _grace_left(self) -> float:
+        if self._ending is not None and self._ending.grace is not None:
+            return self._ending.grace
         grace = grace_seconds(self.pod)
         asked = self.pod["metadata"].get("deletionTimestamp")
         if not asked or self._removed:

@@ -171,6 +171,7 @@ def config(root_dir: str = "/nowhere", **fields: Any) -> KubeletConfig:
             "listen": Address("127.0.0.1", 0),
             "serve": False,
             "service_links": False,
+            "eviction": (),
             **fields,
         }
     )

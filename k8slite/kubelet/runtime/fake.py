@@ -25,6 +25,7 @@ from k8slite.kubelet.runtime.interface import (
     ContainerNotFound,
     ContainerState,
     ContainerStatus,
+    DiskUsage,
     ExecResult,
     Features,
     Image,
@@ -314,6 +315,9 @@ class FakeRuntime:
         memory = value(notes.get(MEMORY, "1Mi"))
         age = self._host.now() - container.status.started_at
         return Usage(int(cores * age), memory, memory, memory, processes=1)
+
+    async def disk_usage(self) -> Mapping[str, DiskUsage]:
+        return {}
 
     def unsupported(self, config: ContainerConfig) -> tuple[str, ...]:
         return ()

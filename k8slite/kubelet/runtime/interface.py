@@ -19,7 +19,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import attrs
 import trio
@@ -205,6 +205,11 @@ class Usage:
 NOTHING = Usage(0, 0, 0)
 
 
+class DiskUsage(NamedTuple):
+    used_bytes: int
+    inodes: int
+
+
 @attrs.frozen
 class ExecResult:
     exit_code: int
@@ -356,6 +361,10 @@ class Runtime(Protocol):
     async def usage(self) -> Mapping[str, Usage]:
         """What the containers that run use now, by id; those of which it is not known are left
         out."""
+        ...
+
+    async def disk_usage(self) -> Mapping[str, DiskUsage]:
+        """What containers have written to their roots, by id. Slow: every file is looked at."""
         ...
 
     def unsupported(self, config: ContainerConfig) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ from k8slite.kubelet.runtime.interface import (
     ContainerNotFound,
     ContainerState,
     ContainerStatus,
+    DiskUsage,
     ExecResult,
     Features,
     Image,
@@ -60,6 +61,7 @@ from k8slite.kubelet.runtime.records import (
     sandbox_to_json,
     write_json,
 )
+from k8slite.kubelet.runtime.usage import disk_usage
 from raftkv.host import Host
 
 log = logging.getLogger(__name__)
@@ -412,6 +414,11 @@ class ShimRuntime:
             if status.state is ContainerState.RUNNING
         }
         return await trio.to_thread.run_sync(self._backend.usage, running)
+
+    async def disk_usage(self) -> Mapping[str, DiskUsage]:
+        paths = [self._container_root / container_id for container_id in self._containers]
+        found = await trio.to_thread.run_sync(lambda: [disk_usage(path) for path in paths])
+        return {path.name: usage for path, usage in zip(paths, found, strict=True)}
 
     def unsupported(self, config: ContainerConfig) -> tuple[str, ...]:
         return self._backend.unsupported(config)

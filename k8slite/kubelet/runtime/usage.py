@@ -1,4 +1,4 @@
-"""What containers use of the machine: read from control groups, or from /proc.
+"""What containers use of the machine: read from control groups, from /proc, from their files.
 
 Knows both layouts of control groups (see `cgroups`). What cannot be read is None: the container has
 just ended.
@@ -15,13 +15,14 @@ from typing import Final
 import attrs
 
 from k8slite.kubelet.runtime.cgroups import BASE
-from k8slite.kubelet.runtime.interface import Usage
+from k8slite.kubelet.runtime.interface import DiskUsage, Usage
 
-__all__ = ["ProcessTable", "of_group", "of_process"]
+__all__ = ["ProcessTable", "disk_usage", "of_group", "of_process"]
 
 TICK_NS: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 MICROSECOND_NS: Final = 1000
+BLOCK_BYTES: Final = 512
 
 
 def of_group(group: str, base: Path = BASE) -> Usage | None:
@@ -159,3 +160,29 @@ def _proportional(pid: int | str) -> int:
             if line.startswith("Pss:"):
                 return int(line.split()[1]) * 1024
     return 0
+
+
+def disk_usage(path: Path) -> DiskUsage:
+    """Of a directory and all below it, on its own file system."""
+    try:
+        top = os.lstat(path)
+    except OSError:
+        return DiskUsage(0, 0)
+    total, inodes = top.st_blocks * BLOCK_BYTES, 1
+    todo = [str(path)]
+    while todo:
+        try:
+            entries = list(os.scandir(todo.pop()))
+        except OSError:
+            continue
+        for entry in entries:
+            try:
+                info = entry.stat(follow_symlinks=False)
+            except OSError:
+                continue
+            if info.st_dev != top.st_dev:
+                continue
+            total, inodes = total + info.st_blocks * BLOCK_BYTES, inodes + 1
+            if entry.is_dir(follow_symlinks=False):
+                todo.append(entry.path)
+    return DiskUsage(total, inodes)
