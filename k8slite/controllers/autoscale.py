@@ -7,7 +7,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from k8slite.api import quantity
-from k8slite.api.kinds import HORIZONTAL_POD_AUTOSCALERS, PODS, Kind, by_gvk
+from k8slite.api.kinds import (
+    CUSTOM_RESOURCE_DEFINITIONS,
+    HORIZONTAL_POD_AUTOSCALERS,
+    PODS,
+    Kind,
+    by_gvk,
+)
 from k8slite.api.meta import Obj, format_time, labels, name, namespace, parse_time, set_condition
 from k8slite.api.selectors import SelectorError, from_object, parse_labels
 from k8slite.api.status import ApiError
@@ -90,12 +96,23 @@ async def _scale_of(context: Context, autoscaler: Obj) -> tuple[Kind, Obj]:
     """The kind of the target, and its scale. Raises ApiError."""
     reference = autoscaler["spec"]["scaleTargetRef"]
     version = reference.get("apiVersion", "v1")
-    kind = by_gvk(version, reference["kind"])
-    if kind is None:  # a custom resource, whose plural is as English has it
-        group, _, own = version.rpartition("/")
-        kind = Kind(group, own, reference["kind"], f"{reference['kind'].lower()}s")
+    kind = await _kind_of(context, version, reference["kind"])
     space = namespace(autoscaler)
     return kind, await context.api.get(kind, reference["name"], space, subresource="scale")
+
+
+async def _kind_of(context: Context, version: str, own: str) -> Kind:
+    """A built-in kind, or one that a CustomResourceDefinition defines. Raises ApiError."""
+    kind = by_gvk(version, own)
+    if kind is not None:
+        return kind
+    group, _, of_group = version.rpartition("/")
+    definitions = await context.api.list(CUSTOM_RESOURCE_DEFINITIONS)
+    for definition in definitions.items:
+        spec = definition["spec"]
+        if spec["group"] == group and spec["names"]["kind"] == own:
+            return Kind(group, of_group, own, spec["names"]["plural"])
+    raise ApiError(404, "NotFound", f'no matches for kind "{own}" in group "{group}"')
 
 
 def _target(scale: Obj, pods: Sequence[Obj]) -> Target:
@@ -136,9 +153,8 @@ async def _read(
             return Measured(pods=custom_readings(listed.items))
         case "Object":
             source, about = metric["object"]["metric"], metric["object"]["describedObject"]
-            kind = by_gvk(about.get("apiVersion", "v1"), about["kind"])
-            plural = kind.resource if kind is not None else f"{about['kind'].lower()}s"
-            listed = await context.api.list(_custom(plural, about["name"], source), space)
+            kind = await _kind_of(context, about.get("apiVersion", "v1"), about["kind"])
+            listed = await context.api.list(_custom(kind.resource, about["name"], source), space)
             if not listed.items:
                 return Measured(error="no metrics returned from custom metrics API")
             return Measured(milli=quantity.milli_value(str(listed.items[0]["value"])))

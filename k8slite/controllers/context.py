@@ -50,6 +50,9 @@ class ControllerTimings:
     autoscaler_downscale_window: float = 300.0
     """For how long the highest recommendation counts before pods are taken away."""
     endpoints_mirror_max: int = 1000
+    legacy_token_period: float = 365 * 24 * 3600.0
+    """Without use for so long a Secret with a token is marked; after as long again it goes."""
+    legacy_token_sync: float = 24 * 3600.0
     coalesce: float = 0.05
     """Events about one ReplicaSet or service within this time cost one pass."""
 

@@ -6,10 +6,10 @@ and makes new ones only for what does not fit, so that a change of one pod write
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from k8slite.api import meta
-from k8slite.api.kinds import ENDPOINT_SLICES, SERVICES
+from k8slite.api.kinds import ENDPOINT_SLICES, NODES, SERVICES
 from k8slite.api.meta import Obj, deleting, format_time, key, name, namespace, owner_reference
 from k8slite.controllers.actions import Action, Create, Delete, Update, delete
 from k8slite.controllers.context import Context
@@ -19,6 +19,8 @@ from k8slite.controllers.pods import is_ready
 from k8slite.controllers.service_loop import ServiceLoop
 from k8slite.controllers.service_pods import (
     Port,
+    address_of,
+    family_of,
     has_selector,
     hostname_of,
     is_headless,
@@ -36,33 +38,90 @@ SERVICE_NAME = "kubernetes.io/service-name"
 MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
 CONTROLLER = "endpointslice-controller.k8s.io"
 HEADLESS = "service.kubernetes.io/headless"
+ZONE = "topology.kubernetes.io/zone"
+SAME_NODE = "PreferSameNode"
 CHANGED = "endpoints.kubernetes.io/last-change-trigger-time"
 
 
-def endpoint_of(service: Obj, pod: Obj) -> Obj:
+def endpoint_of(service: Obj, pod: Obj, family: str = "IPv4", zone: str = "") -> Obj:
     """One pod as an endpoint; `ready` says no for a terminating pod, `serving` does not care."""
     terminating = deleting(pod)
     serving = is_ready(pod)
     ready = publishes_not_ready(service) or (serving and not terminating)
     endpoint: Obj = {
-        "addresses": [pod_address(pod)],
+        "addresses": [address_of(pod, family)],
         "conditions": {"ready": ready, "serving": serving, "terminating": terminating},
         "targetRef": target_reference(pod),
     }
     if pod["spec"].get("nodeName"):
         endpoint["nodeName"] = pod["spec"]["nodeName"]
+    if zone:
+        endpoint["zone"] = zone
     hostname = hostname_of(service, pod)
     if hostname:
         endpoint["hostname"] = hostname
+    hints = hints_of(service, endpoint)
+    if hints:
+        endpoint["hints"] = hints
     return endpoint
 
 
-def plan(service: Obj, pods: Iterable[Obj], slices: Sequence[Obj], now: float) -> list[Action]:
-    """Make the service's slices right; `slices` are those we manage."""
-    desired: dict[tuple[Port, ...], dict[str, Obj]] = {}
-    for pod in pods_of(service, pods):
-        endpoints = desired.setdefault(ports_of(service, pod), {})
-        endpoints[meta.uid(pod)] = endpoint_of(service, pod)
+def hints_of(service: Obj, endpoint: Obj) -> Obj:
+    """For whom the endpoint is: with `trafficDistribution`, for clients that are near."""
+    wish = service["spec"].get("trafficDistribution")
+    if not wish or not endpoint["conditions"]["ready"]:
+        return {}
+    hints: Obj = {}
+    if endpoint.get("zone"):
+        hints["forZones"] = [{"name": endpoint["zone"]}]
+    if wish == SAME_NODE and endpoint.get("nodeName"):
+        hints["forNodes"] = [{"name": endpoint["nodeName"]}]
+    return hints
+
+
+def families_of(service: Obj, pods: Sequence[Obj]) -> list[str]:
+    """A Service says its families; one that does not (headless, without a selector once) has those
+    of its pods."""
+    said = service["spec"].get("ipFamilies")
+    if said:
+        return [*said]
+    found = dict.fromkeys(family_of(pod_address(pod)) for pod in pods)
+    return [*found] or ["IPv4"]
+
+
+def plan(
+    service: Obj,
+    pods: Iterable[Obj],
+    slices: Sequence[Obj],
+    now: float,
+    zone_of: Callable[[str], str] = lambda node: "",
+) -> list[Action]:
+    """Make the service's slices right; `slices` are those we manage, `zone_of` knows nodes' zones.
+    Each family of addresses has slices of its own."""
+    chosen = pods_of(service, pods)
+    families = families_of(service, chosen)
+    actions: list[Action] = [
+        delete(ENDPOINT_SLICES, one) for one in slices if one["addressType"] not in families
+    ]
+    for family in families:
+        endpoints: dict[tuple[Port, ...], dict[str, Obj]] = {}
+        for pod in chosen:
+            if address_of(pod, family):
+                zone = zone_of(pod["spec"].get("nodeName") or "")
+                of_ports = endpoints.setdefault(ports_of(service, pod), {})
+                of_ports[meta.uid(pod)] = endpoint_of(service, pod, family, zone)
+        own = [one for one in slices if one["addressType"] == family]
+        actions += _plan_family(service, family, endpoints, own, now)
+    return actions
+
+
+def _plan_family(
+    service: Obj,
+    family: str,
+    desired: dict[tuple[Port, ...], dict[str, Obj]],
+    slices: Sequence[Obj],
+    now: float,
+) -> list[Action]:
     by_ports: dict[tuple[Port, ...], list[Obj]] = {}
     actions: list[Action] = []
     for one in slices:
@@ -77,12 +136,17 @@ def plan(service: Obj, pods: Iterable[Obj], slices: Sequence[Obj], now: float) -
         desired[()] = {}
     for ports in sorted(desired):
         existing = by_ports.get(ports, [])
-        actions += _plan_ports(service, ports, desired[ports], existing, now)
+        actions += _plan_ports(service, family, ports, desired[ports], existing, now)
     return actions
 
 
 def _plan_ports(
-    service: Obj, ports: tuple[Port, ...], desired: dict[str, Obj], slices: list[Obj], now: float
+    service: Obj,
+    family: str,
+    ports: tuple[Port, ...],
+    desired: dict[str, Obj],
+    slices: list[Obj],
+    now: float,
 ) -> list[Action]:
     """Endpoints with the same ports: which slice holds which."""
     rest = dict(desired)
@@ -106,19 +170,21 @@ def _plan_ports(
         if not contents[i] and (desired or i > 0):
             actions.append(delete(ENDPOINT_SLICES, one))
             continue
-        new = _slice(service, ports, contents[i], now)
+        new = _slice(service, family, ports, contents[i], now)
         if not _same(one, contents[i]) or not _same_frame(one, new):
             metadata = {**one["metadata"], **_frame(new)}
             actions.append(Update(ENDPOINT_SLICES, {**new, "metadata": metadata}))
     for start in range(0, len(waiting), ENDPOINTS_PER_SLICE_MAX):
         chunk = waiting[start : start + ENDPOINTS_PER_SLICE_MAX]
-        actions.append(Create(ENDPOINT_SLICES, _slice(service, ports, chunk, now)))
+        actions.append(Create(ENDPOINT_SLICES, _slice(service, family, ports, chunk, now)))
     if not slices and not desired:
-        actions.append(Create(ENDPOINT_SLICES, _slice(service, (), [], now)))
+        actions.append(Create(ENDPOINT_SLICES, _slice(service, family, (), [], now)))
     return actions
 
 
-def _slice(service: Obj, ports: tuple[Port, ...], endpoints: list[Obj], now: float) -> Obj:
+def _slice(
+    service: Obj, family: str, ports: tuple[Port, ...], endpoints: list[Obj], now: float
+) -> Obj:
     labels = {**meta.labels(service), SERVICE_NAME: name(service), MANAGED_BY: CONTROLLER}
     labels.pop(HEADLESS, None)
     if is_headless(service):
@@ -133,7 +199,7 @@ def _slice(service: Obj, ports: tuple[Port, ...], endpoints: list[Obj], now: flo
             "annotations": {CHANGED: format_time(now)},
             "ownerReferences": [owner_reference(SERVICES, service)],
         },
-        "addressType": "IPv4",
+        "addressType": family,
         "endpoints": endpoints,
         "ports": [_port(port) for port in ports],
     }
@@ -172,6 +238,18 @@ async def run_endpointslice_controller(context: Context) -> None:
     loop = ServiceLoop(context, ENDPOINT_SLICES, SERVICE_NAME)
     recorder = context.recorder("endpoint-slice-controller")
     expectations = Expectations()
+    nodes = context.informer(NODES)
+
+    def zone_of(own: str) -> str:
+        node = nodes.get(own)
+        return "" if node is None else meta.labels(node).get(ZONE, "")
+
+    def on_node(old: Obj | None, new: Obj | None) -> None:
+        """A node that says another zone than before moves its endpoints."""
+        zones = [meta.labels(node).get(ZONE, "") for node in (old, new) if node is not None]
+        if new is not None and any(zones) and (old is None or zones[0] != zones[1]):
+            for service in loop.services.list():
+                loop.queue.add(key(service))
 
     def ours(service: Obj, where: str) -> list[Obj]:
         near = loop.results.by_index("namespace", namespace(service))
@@ -194,8 +272,11 @@ async def run_endpointslice_controller(context: Context) -> None:
         if deleting(service) or not has_selector(service):
             return
         slices = sorted(ours(service, where), key=key)
-        actions = plan(service, loop.pods_near(service), slices, context.host.now())
+        now = context.host.now()
+        actions = plan(service, loop.pods_near(service), slices, now, zone_of)
         await carry_out(context.api, recorder, actions, done)
 
+    nodes.add_handler(on_node)
+    await nodes.wait_synced()
     await loop.wait_synced()
     await context.run_workers("endpointslice", loop.queue, reconcile)

@@ -12,6 +12,8 @@ from k8slite.controllers.pods import is_terminal
 
 __all__ = [
     "Port",
+    "address_of",
+    "family_of",
     "has_selector",
     "is_headless",
     "pod_address",
@@ -41,6 +43,22 @@ def publishes_not_ready(service: Obj) -> bool:
 def pod_address(pod: Obj) -> str:
     address: str = (pod.get("status") or {}).get("podIP") or ""
     return address
+
+
+def addresses_of(pod: Obj) -> list[str]:
+    """All addresses of a pod, the first one of its first family first."""
+    status = pod.get("status") or {}
+    found = [each["ip"] for each in status.get("podIPs") or () if each.get("ip")]
+    return found or ([status["podIP"]] if status.get("podIP") else [])
+
+
+def address_of(pod: Obj, family: str) -> str:
+    """The pod's address of a family (IPv4 or IPv6), "" if it has none."""
+    return next((each for each in addresses_of(pod) if family_of(each) == family), "")
+
+
+def family_of(address: str) -> str:
+    return "IPv6" if ":" in address else "IPv4"
 
 
 def pods_of(service: Obj, pods: Iterable[Obj]) -> list[Obj]:
@@ -102,6 +120,7 @@ def relevant(pod: Obj) -> tuple[Any, ...]:
     metadata = pod["metadata"]
     return (
         status.get("podIP"),
+        status.get("podIPs"),
         status.get("phase"),
         ready,
         metadata.get("deletionTimestamp"),

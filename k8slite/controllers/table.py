@@ -24,17 +24,23 @@ from k8slite.controllers.endpointslice_mirroring import run_endpointslice_mirror
 from k8slite.controllers.ephemeral_volume import run_ephemeral_volume_controller
 from k8slite.controllers.garbage_collector import run_garbage_collector
 from k8slite.controllers.job import run_job_controller
+from k8slite.controllers.legacy_tokens import run_legacy_token_cleaner
 from k8slite.controllers.namespaces import run_namespace_controller
 from k8slite.controllers.node_lifecycle import run_node_lifecycle_controller
 from k8slite.controllers.pod_gc import run_pod_gc_controller
+from k8slite.controllers.policy_status import run_policy_status_controller
 from k8slite.controllers.quota import run_quota_controller
 from k8slite.controllers.replicaset import run_replicaset_controller, run_replication_controller
+from k8slite.controllers.resource_claims import run_resource_claim_controller
 from k8slite.controllers.root_ca import run_root_ca_controller
+from k8slite.controllers.service_cidrs import run_service_cidr_controller
 from k8slite.controllers.serviceaccount import run_serviceaccount_controller
 from k8slite.controllers.statefulset import run_statefulset_controller
 from k8slite.controllers.taint_eviction import run_taint_eviction_controller
 from k8slite.controllers.ttl_after_finished import run_ttl_after_finished_controller
+from k8slite.controllers.volume_attachments import run_attach_detach_controller
 from k8slite.controllers.volume_binder import run_volume_binder
+from k8slite.controllers.volume_expander import run_volume_expander
 from k8slite.controllers.volume_protection import run_claim_protection, run_volume_protection
 from k8slite.controllers.volume_provisioner import run_local_provisioner
 
@@ -69,6 +75,9 @@ CONTROLLERS: Final[dict[str, Entry]] = {
     "persistentvolume-protection-controller": Entry(run_volume_protection),
     "ephemeral-volume-controller": Entry(run_ephemeral_volume_controller),
     "local-provisioner-controller": Entry(run_local_provisioner),
+    "persistentvolume-attach-detach-controller": Entry(run_attach_detach_controller),
+    "persistentvolume-expander-controller": Entry(run_volume_expander),
+    "resourceclaim-controller": Entry(run_resource_claim_controller, 10),
     "disruption-controller": Entry(run_disruption_controller, 1),
     "endpoints-controller": Entry(run_endpoints_controller),
     "endpointslice-controller": Entry(run_endpointslice_controller),
@@ -78,6 +87,9 @@ CONTROLLERS: Final[dict[str, Entry]] = {
     "certificatesigningrequest-signing-controller": Entry(run_signing_controller, 1),
     "certificatesigningrequest-cleaner-controller": Entry(run_cleaning_controller, 1),
     "token-cleaner-controller": Entry(run_token_cleaner, 1, default=False),
+    "legacy-serviceaccount-token-cleaner-controller": Entry(run_legacy_token_cleaner, 1),
+    "service-cidr-controller": Entry(run_service_cidr_controller),
+    "validatingadmissionpolicy-status-controller": Entry(run_policy_status_controller),
     "node-lifecycle-controller": Entry(run_node_lifecycle_controller),
     "taint-eviction-controller": Entry(run_taint_eviction_controller, 8),
     "pod-garbage-collector-controller": Entry(run_pod_gc_controller),

@@ -190,3 +190,44 @@ async def test_both_follow_the_pods_over_lost_watches(
         api.remove(SERVICES, "n/web")
         await trio.sleep(5)
         assert api.all(ENDPOINTS) == []
+
+
+def dual(own: str, *addresses: str, node_name: str = "node-1") -> Obj:
+    one = pod(own, ip=addresses[0], node=node_name)
+    one["status"]["podIPs"] = [{"ip": each} for each in addresses]
+    return one
+
+
+def test_each_family_has_slices_of_its_own() -> None:
+    both = service(ipFamilies=["IPv6", "IPv4"])
+    pods = [dual("a", "10.0.0.1", "fd00::1"), dual("b", "10.0.0.2")]
+    actions = endpointslice.plan(both, pods, [], 0.0)
+    made = {a.obj["addressType"]: a.obj for a in actions if isinstance(a, Create)}
+    assert [e["addresses"] for e in made["IPv6"]["endpoints"]] == [["fd00::1"]]
+    assert [e["addresses"] for e in made["IPv4"]["endpoints"]] == [["10.0.0.1"], ["10.0.0.2"]]
+    slices = [{**o, "metadata": {**o["metadata"], "name": f"s-{t}"}} for t, o in made.items()]
+    assert endpointslice.plan(both, pods, slices, 9.0) == []
+    only = service(ipFamilies=["IPv4"])
+    [gone] = endpointslice.plan(only, pods, slices, 9.0)
+    assert isinstance(gone, Delete)
+    assert gone.name == "s-IPv6"
+
+
+def test_endpoints_say_where_they_are_and_for_whom() -> None:
+    zones = {"a": "z1", "b": "z2"}
+    near = service(trafficDistribution="PreferSameNode")
+    pods = [dual("p", "10.0.0.1", node_name="a"), dual("q", "10.0.0.2", node_name="b")]
+    pods.append(pod("r", ip="10.0.0.3", ready=False, node="a"))
+    [made] = endpointslice.plan(near, pods, [], 0.0, lambda own: zones.get(own, ""))
+    assert isinstance(made, Create)
+    first, second, unready = made.obj["endpoints"]
+    assert (first["zone"], second["zone"]) == ("z1", "z2")
+    assert first["hints"] == {"forZones": [{"name": "z1"}], "forNodes": [{"name": "a"}]}
+    assert "hints" not in unready
+    same_zone = service(trafficDistribution="PreferClose")
+    [made] = endpointslice.plan(same_zone, pods[:1], [], 0.0, lambda own: zones.get(own, ""))
+    assert isinstance(made, Create)
+    assert made.obj["endpoints"][0]["hints"] == {"forZones": [{"name": "z1"}]}
+    [made] = endpointslice.plan(service(), pods[:1], [], 0.0)
+    assert isinstance(made, Create)
+    assert "zone" not in made.obj["endpoints"][0]

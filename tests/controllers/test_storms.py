@@ -35,6 +35,7 @@ from k8slite.api.kinds import (
 )
 from k8slite.api.meta import Obj, get_condition, name
 from tests.client.fake_api import FakeApi
+from tests.controllers import test_attachments, test_claims_of_pods, test_housekeeping
 from tests.controllers.objects import (
     deployment,
     meta_of,
@@ -290,7 +291,12 @@ SCENARIOS = [
 ]
 DIRECTORY = Path(mkdtemp(prefix="k8slite-test-"))
 atexit.register(shutil.rmtree, DIRECTORY, ignore_errors=True)
-SCENARIOS.append(volumes_scenario(DIRECTORY))
+SCENARIOS += [
+    volumes_scenario(DIRECTORY),
+    test_claims_of_pods.SCENARIO,
+    test_attachments.SCENARIO,
+    test_housekeeping.SCENARIO,
+]
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
 
