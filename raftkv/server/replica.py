@@ -167,15 +167,16 @@ class Replica(ReplyTo):
         if inbox.reads:
             reads, inbox.reads = inbox.reads, []
             self._begin_reads(reads)
-        if node.commit_news_held:
+        if node.commit_news_held and not inbox.proposals:
             self._consider_news()
         else:
             self._news_at = inf
         inbox.emptied()
 
     def _consider_news(self) -> None:
-        """Followers learn the commit index from the next entries, or else a little later: a
-        message of its own for each commit would cost them a third of their time."""
+        """Followers learn the commit index from the next entries; where no proposal waits to
+        become one, a little later: a message of its own for each commit would cost them a third
+        of their time."""
         now = trio.current_time()
         if self._news_at == inf:
             self._news_at = now + NEWS_SECONDS
