@@ -176,6 +176,7 @@ class GrpcConnection:
             H2Configuration(
                 client_side=False,
                 header_encoding=None,
+                validate_inbound_headers=False,  # none of them is passed on to anybody
                 normalize_outbound_headers=False,
                 validate_outbound_headers=False,
             )
