@@ -7,7 +7,8 @@ send on.
 
 Bounds: the library's windows bound what a client may send ahead (`REQUEST_WINDOW` a call), and
 what is sent to it: a handler waits in `Call.send` while the client doesn't read. Requests that are
-not whole yet take at most `GATHERED_BYTES_MAX` a connection; beyond that they are refused.
+not whole yet take at most `GATHERED_BYTES_MAX` a connection; beyond that they are refused. From who
+reads no answers nothing is read (`READ_AHEAD_BYTES_MAX`), and who is silent is asked (`_guard`).
 """
 
 from __future__ import annotations
@@ -67,6 +68,11 @@ SETTINGS: Final = {
 GATHERED_BYTES_MAX = 64 * 1024 * 1024
 UNSENT_BYTES_MAX = 1024 * 1024
 """With more than that not yet taken by the system, who wants to send waits."""
+READ_AHEAD_BYTES_MAX = 1024 * 1024
+"""What a client may make us answer before it reads an answer."""
+QUIET_SECONDS = 60.0
+PING_SECONDS = 20.0
+ONE_REQUEST: Final = "grpc: a unary call has one request, and a whole one"
 ANSWER: Final = [(b":status", b"200"), (b"content-type", b"application/grpc")]
 NO_GRPC: Final = [(b":status", b"415")]
 
@@ -147,6 +153,8 @@ class Call:
                     Status.INTERNAL, f"grpc: error unmarshalling request: {error}"
                 ) from error
         if not self.method.streams:
+            if len(self._requests) > 1:
+                raise RpcError(Status.INTERNAL, ONE_REQUEST)
             return True
         if not self._requests:
             return True
@@ -162,7 +170,7 @@ class Call:
     def only_request(self) -> Any:
         """That of a unary call. Raises RpcError."""
         if len(self._requests) != 1 or self._buffer:
-            raise RpcError(Status.INTERNAL, "grpc: a unary call has one request, and a whole one")
+            raise RpcError(Status.INTERNAL, ONE_REQUEST)
         return self._requests[0]
 
 
@@ -185,7 +193,10 @@ class GrpcConnection:
         self._wakeup = Wakeup()
         self._unsent = 0
         self._room = trio.lowlevel.ParkingLot()
+        self._sending = False
+        self._read_ahead = 0  # bytes since the last time that all was sent
         self._greeted = False
+        self._heard_at = trio.current_time()
 
     async def run(self) -> None:
         h2 = self._h2
@@ -194,6 +205,7 @@ class GrpcConnection:
         h2.increment_flow_control_window(CONNECTION_WINDOW)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._write, nursery.cancel_scope)
+            nursery.start_soon(self._guard, nursery.cancel_scope)
             await self._read(nursery)
             nursery.cancel_scope.cancel()
 
@@ -201,6 +213,8 @@ class GrpcConnection:
 
     async def _read(self, nursery: trio.Nursery) -> None:
         while True:
+            while self._sending and self._read_ahead > READ_AHEAD_BYTES_MAX:
+                await self._room.park()
             try:
                 if self._greeted:
                     data = await receive(self._stream, CHUNK_BYTES)
@@ -211,6 +225,8 @@ class GrpcConnection:
                         return
                 if not data:
                     return
+                self._heard_at = trio.current_time()
+                self._read_ahead += len(data)
                 events = self._h2.receive_data(bytes(data))
             except GONE:
                 return
@@ -371,8 +387,25 @@ class GrpcConnection:
                     await self._wakeup.wait()
                     continue
                 taken = self._unsent
+                self._read_ahead = 0
+                self._sending = True
                 await self._stream.send_all(data)
+                self._sending = False
                 self._unsent -= taken
                 self._room.unpark_all()
         except GONE:
             scope.cancel()
+
+    async def _guard(self, scope: trio.CancelScope) -> None:
+        """Notice a client whose machine is gone: TCP alone would keep its watches for ever."""
+        while True:
+            await trio.sleep(QUIET_SECONDS)
+            asked_at = trio.current_time()
+            if asked_at - self._heard_at < QUIET_SECONDS:
+                continue
+            self._h2.ping(bytes(8))
+            self._wakeup.set()
+            await trio.sleep(PING_SECONDS)
+            if self._heard_at < asked_at:
+                log.info("closing a connection that is silent")
+                scope.cancel()

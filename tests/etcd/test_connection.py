@@ -17,6 +17,7 @@ from h2.events import DataReceived, ResponseReceived, StreamEnded, TrailersRecei
 from hpack import Encoder
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
 from raftkv.etcd.connection import Call, GrpcConnection
 from raftkv.etcd.rpc import Method, frame
@@ -244,6 +245,7 @@ async def test_deadline_of_the_client_is_kept_by_the_server(tmp_path: Path) -> N
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SETTINGS_FRAME = b"\0\0\0\x04\0\0\0\0\0"
+SETTINGS_ACK = b"\0\0\0\x04\1\0\0\0\0"
 
 
 def h2_frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
@@ -275,17 +277,43 @@ FRAMES = st.builds(
 )
 
 
+async def echo(call: Call, request: Any) -> Any:
+    return request
+
+
+METHODS = {"/x/Unary": Method(MESSAGES["PutRequest"], echo)}
+
+
 @given(st.lists(FRAMES, max_size=12), st.binary(max_size=20))
 def test_no_bytes_bring_a_member_down(frames: list[bytes], rest: bytes) -> None:
-    async def echo(call: Call, request: Any) -> Any:
-        return request
-
     async def serve() -> None:
-        methods = {"/x/Unary": Method(MESSAGES["PutRequest"], echo)}
         ours, theirs = trio.testing.memory_stream_pair()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(GrpcConnection(theirs, methods).run)
+            nursery.start_soon(GrpcConnection(theirs, METHODS).run)
             await ours.send_all(PREFACE + SETTINGS_FRAME + b"".join(frames) + rest)
             await ours.send_eof()
 
     trio.run(serve, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+async def test_client_that_asks_and_never_reads_is_not_read(autojump_clock: MockClock) -> None:
+    ours, theirs = trio.testing.lockstep_stream_pair()  # takes no byte that nobody reads
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(GrpcConnection(theirs, METHODS).run)
+        await ours.send_all(PREFACE + SETTINGS_FRAME + SETTINGS_ACK)
+        sent = 0
+        with trio.move_on_after(10):
+            for _ in range(200):
+                await ours.send_all(h2_frame(6, 0, 0, bytes(8)) * 1000)
+                sent += 17_000
+        assert 0 < sent < 2 * MEBIBYTE
+        nursery.cancel_scope.cancel()
+
+
+async def test_silent_client_is_asked_and_let_go(autojump_clock: MockClock) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    begun = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(GrpcConnection(theirs, METHODS).run)
+        await ours.send_all(PREFACE + SETTINGS_FRAME + SETTINGS_ACK)
+    assert 60 < trio.current_time() - begun < 200
