@@ -34,8 +34,14 @@ from k8slite.api.kinds import (
     STATEFUL_SETS,
 )
 from k8slite.api.meta import Obj, get_condition, name
+from k8slite.controllers.table import CONTROLLERS
 from tests.client.fake_api import FakeApi
-from tests.controllers import test_attachments, test_claims_of_pods, test_housekeeping
+from tests.controllers import (
+    more_scenarios,
+    test_attachments,
+    test_claims_of_pods,
+    test_housekeeping,
+)
 from tests.controllers.objects import (
     deployment,
     meta_of,
@@ -296,8 +302,18 @@ SCENARIOS += [
     test_claims_of_pods.SCENARIO,
     test_attachments.SCENARIO,
     test_housekeeping.SCENARIO,
+    *more_scenarios.SCENARIOS,
 ]
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
+
+
+ELSEWHERE = "certificatesigningrequest-"
+"""Storms of these are in `test_certificates`."""
+
+
+def test_every_controller_goes_through_storms() -> None:
+    tried = {own for scenario in SCENARIOS for own in scenario.controllers}
+    assert {own for own in CONTROLLERS if not own.startswith(ELSEWHERE)} == tried
 
 
 @pytest.mark.parametrize("storm", [s for s in STORMS if s != "calm"])
