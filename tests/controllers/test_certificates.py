@@ -30,7 +30,7 @@ from k8slite.controllers.certificates import (
 from k8slite.controllers.context import Signing
 from tests.client.fake_api import FakeApi
 from tests.controllers.objects import meta_of
-from tests.controllers.storms import Scenario, run_scenario
+from tests.controllers.storms import STORMS, Scenario, run_scenario
 
 NOW = 1_700_000_000.0
 DNS = x509.SubjectAlternativeName([x509.DNSName("node-1")])
@@ -176,7 +176,7 @@ def test_old_requests_go() -> None:
     assert expires_in(request(CLIENT, None, None, None, "Denied"), NOW + 3600) == 0.0
 
 
-async def test_a_kubelet_gets_its_certificate(
+async def test_a_kubelet_gets_its_certificate_in_any_weather(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create = FakeApi.create
@@ -208,5 +208,9 @@ async def test_a_kubelet_gets_its_certificate(
         outcome=outcome,
         config={"signing": AUTHORITY},
     )
-    result = await run_scenario(scenario)
-    assert result.outcome == (["AutoApproved"], True)
+    calm = await run_scenario(scenario)
+    assert calm.outcome == (["AutoApproved"], True)
+    for storm in STORMS.values():
+        assert (await run_scenario(scenario, storm)).outcome == calm.outcome
+    for number in range(1, calm.writes + 1):
+        assert (await run_scenario(scenario, crash_after=number)).outcome == calm.outcome
