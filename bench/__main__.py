@@ -18,6 +18,7 @@ BENCHES: Final = {
     "watch": "events per second delivered to many watchers",
     "start": "time to start on the keys that are there, and memory",
     "catchup": "what a follower that was away costs the others while it catches up",
+    "promises": "all of these, each with its bar, beside etcd",
     "failover": "time without a leader after a kill, as a distribution",
 }
 """Modules of this package: each adds its own flags and runs."""

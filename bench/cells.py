@@ -19,7 +19,7 @@ from bench.latency import merged, quantiles_ms
 from bench.load import WARM_UP_SECONDS
 from bench.members import read_all
 from bench.processes import BenchFailed, Running
-from bench.sources import count_of, key_of
+from bench.sources import KEY_BYTES, count_of, key_of
 from bench.stores import leader_of
 
 __all__ = ["Cell", "LoadOptions", "figures", "load", "run_queue"]
@@ -40,6 +40,7 @@ class LoadOptions:
     connections: int = attrs.field(default=8, validator=POSITIVE)
     value_bytes: int = attrs.field(default=256, validator=POSITIVE)
     keys: int = attrs.field(default=100_000, validator=POSITIVE)
+    key_bytes: int = attrs.field(default=KEY_BYTES, validator=POSITIVE)
     everywhere: bool = False
     processes: int = 1
     kill_leader: bool = False
@@ -146,6 +147,7 @@ async def _generate(
             arguments += ["--seconds", str(options.seconds), "--keys", str(options.keys)]
             arguments += ["--connections", str(max(options.connections // processes, 1))]
             arguments += ["--value-bytes", str(options.value_bytes)]
+            arguments += ["--key-bytes", str(options.key_bytes)]
             arguments += ["--follow"] if options.kill_leader else []
             children.append(await stack.enter_async_context(open_child("bench.load", arguments)))
         begun = [(await child.said())["counting_from"] for child in children]

@@ -49,8 +49,10 @@ def conclude(
     measure: Callable[[], Awaitable[Results]],
     show: Callable[[Results], str],
     output: str,
+    verdict: Callable[[Results], int] = lambda results: 0,
 ) -> int:
-    """Measure, print the results as a table or as JSON, and tell how it went: the exit code."""
+    """Measure, print the results as a table or as JSON, and tell how it went: the exit code, which
+    is the `verdict`'s where it could be measured."""
     try:
         with _terminated_like_interrupted():
             results = trio.run(measure)
@@ -65,7 +67,7 @@ def conclude(
         return 1
     results = {"bench": name, "machine": machine(), **results}
     sys.stdout.write(json.dumps(results) + "\n" if output == "json" else show(results))
-    return 0
+    return verdict(results)
 
 
 @contextmanager

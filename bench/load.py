@@ -23,7 +23,7 @@ import trio
 from bench.children import tell
 from bench.dialects import DIALECTS, Refused
 from bench.latency import histogram
-from bench.sources import CheckedSource, Source, values
+from bench.sources import KEY_BYTES, CheckedSource, Source, values
 from raftkv.host import Address, parse_address
 from raftkv.os_host import OsHost
 
@@ -50,6 +50,7 @@ class Plan:
     keys: int
     seed: int
     follow: bool = False
+    key_bytes: int = KEY_BYTES
 
 
 @attrs.define
@@ -102,7 +103,7 @@ async def generate(load: Load) -> None:
                 checked = CheckedSource(keys, plan.value_bytes, load.acknowledged, load.moments)
                 nursery.start_soon(_follow, share, checked, load)
             else:
-                source = Source(plan.op, keys, content, number)
+                source = Source(plan.op, keys, content, number, plan.key_bytes)
                 endpoint = plan.endpoints[number % len(plan.endpoints)]
                 nursery.start_soon(_drive, endpoint, share, source, load)
 
@@ -163,6 +164,7 @@ def main() -> int:
     add("--connections", type=int, default=8)
     add("--seconds", type=float, default=10.0)
     add("--value-bytes", type=int, default=256)
+    add("--key-bytes", type=int, default=KEY_BYTES)
     add("--keys", type=int, default=100_000)
     add("--seed", type=int, default=1)
     add("--follow", action="store_true", help="when a member is lost, go on with the next one")

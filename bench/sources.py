@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from bench.dialects import Request
 
-__all__ = ["VALUES", "CheckedSource", "Source", "count_of", "key_of", "values"]
+__all__ = ["KEY_BYTES", "VALUES", "CheckedSource", "Source", "count_of", "key_of", "values"]
 
 VALUES = 64
 """So many different values, over and over: random bytes for each put would cost too much."""
@@ -15,8 +15,11 @@ COUNT_BYTES = 12
 STRIDE = 7919
 
 
-def key_of(number: int) -> bytes:
-    return b"bench/%08d" % number
+KEY_BYTES = 14
+
+
+def key_of(number: int, size: int = KEY_BYTES) -> bytes:
+    return (b"bench/%08d" % number).ljust(size, b"k")
 
 
 def values(size: int, seed: int) -> list[bytes]:
@@ -27,12 +30,20 @@ def values(size: int, seed: int) -> list[bytes]:
 class Source:
     """Puts or gets of a share of the keys, one after the other."""
 
-    def __init__(self, op: str, keys: range, values: Sequence[bytes], number: int) -> None:
+    def __init__(
+        self,
+        op: str,
+        keys: range,
+        values: Sequence[bytes],
+        number: int,
+        key_bytes: int = KEY_BYTES,
+    ) -> None:
         """`number`: the connection's; they don't walk through their keys side by side."""
         self._op = op
         self._keys = keys
         self._values = values
         self._next = number * STRIDE
+        self._key_bytes = key_bytes
 
     def ask(self, clients: Sequence[int]) -> list[tuple[int, Request]]:
         return [(client, self._request()) for client in clients]
@@ -40,7 +51,7 @@ class Source:
     def _request(self) -> Request:
         self._next += 1
         key = self._keys[self._next % len(self._keys)]
-        return self._op, key_of(key), self._values[self._next % len(self._values)]
+        return self._op, key_of(key, self._key_bytes), self._values[self._next % len(self._values)]
 
     def answered(self, clients: Sequence[int], moment: float) -> None:
         """Nothing to remember."""
