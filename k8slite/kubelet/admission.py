@@ -16,7 +16,7 @@ from k8slite.api.quota import pod_total
 from k8slite.api.taints import tolerates
 from k8slite.kubelet.eviction.ranking import is_critical
 
-__all__ = ["Rejection", "admit"]
+__all__ = ["Rejection", "Shortage", "admit", "out_of_resource"]
 
 MEMORY_PRESSURE: Final = "MemoryPressure"
 MEMORY_TAINT: Final = {"key": "node.kubernetes.io/memory-pressure", "effect": "NoSchedule"}
@@ -40,11 +40,34 @@ def admit(
     pressed = sorted(conditions)
     if pressed and not is_critical(pod) and not _endures(pod, pressed):
         return Rejection("Evicted", f"The node had condition: [{' '.join(pressed)}]. ")
-    wanted = pod_total(pod["spec"], "requests")
     known = list(others)
     free = int(value(str(allocatable.get("pods", "0"))))
-    if len(known) + 1 > free:
-        return _out_of("pods", 1, len(known), free)
+    short: Shortage | None = Shortage("pods", (1, len(known), free))
+    if len(known) + 1 <= free:
+        short = out_of_resource(pod, known, allocatable)
+    return None if short is None else Rejection(f"OutOf{short.resource}", short.message)
+
+
+class Shortage(NamedTuple):
+    """`amounts`: requested, used, capacity; of processors in thousandths."""
+
+    resource: str
+    amounts: tuple[int, int, int]
+
+    @property
+    def message(self) -> str:
+        asked, taken, capacity = self.amounts
+        return (
+            f"Node didn't have enough resource: {self.resource}, requested: {asked}, "
+            f"used: {taken}, capacity: {capacity}"
+        )
+
+
+def out_of_resource(
+    pod: Obj, others: Iterable[Obj], allocatable: Mapping[str, str]
+) -> Shortage | None:
+    """What the pod asks for and the node has not left."""
+    wanted, known = pod_total(pod["spec"], "requests"), list(others)
     for resource, amount in wanted.items():
         measure = milli_value if resource == "cpu" else value
         asked, capacity = measure(amount), measure(str(allocatable.get(resource, "0")))
@@ -52,16 +75,8 @@ def admit(
             measure(pod_total(other["spec"], "requests").get(resource, "0")) for other in known
         )
         if asked and taken + asked > capacity:
-            return _out_of(resource, asked, taken, capacity)
+            return Shortage(resource, (asked, taken, capacity))
     return None
-
-
-def _out_of(resource: str, asked: int, taken: int, capacity: int) -> Rejection:
-    return Rejection(
-        f"OutOf{resource}",
-        f"Node didn't have enough resource: {resource}, requested: {asked}, used: {taken}, "
-        f"capacity: {capacity}",
-    )
 
 
 def _endures(pod: Obj, pressed: list[str]) -> bool:

@@ -33,6 +33,8 @@ class Context:
     machine: Machine
     paths: Paths
     backoff: Backoff
+    pods: Callable[[], Sequence[Obj]] = tuple
+    """The node's."""
 
     @property
     def node(self) -> NodeFacts:

@@ -223,6 +223,7 @@ async def open_kubelet_with(
             machine=machine,
             paths=Paths(Path(config.root_dir)),
             backoff=Backoff(timings.backoff_initial, timings.backoff_max),
+            pods=lambda: kubelet.pods(),
         )
         kubelet = Kubelet(context, pods, nursery)
         sampler = Sampler(host, runtime, timings.stats)

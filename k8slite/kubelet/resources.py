@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from k8slite.api.meta import Obj
 from k8slite.api.quantity import milli_value, value
 from k8slite.kubelet.fields import cpu_shares
@@ -33,6 +35,11 @@ def resources_of(pod: Obj, container: Obj, *, pids_max: int, memory_total: int) 
             quality, _burstable(value(str(wanted)) if wanted else 0, memory_total)
         ),
     )
+
+
+def memory_of(capacity: Mapping[str, str]) -> int:
+    """A node's memory in bytes."""
+    return value(str(capacity["memory"]))
 
 
 def _burstable(memory: int, total: int) -> int:

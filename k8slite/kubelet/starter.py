@@ -9,7 +9,6 @@ import attrs
 import trio
 
 from k8slite.api.meta import Obj
-from k8slite.api.quantity import value
 from k8slite.client.errors import REQUEST_ERRORS
 from k8slite.kubelet.context import Context
 from k8slite.kubelet.environment import make_environment, references, service_variables
@@ -20,7 +19,7 @@ from k8slite.kubelet.pod_volumes import PodVolumes
 from k8slite.kubelet.pods import Observed, init_containers, spec_hash
 from k8slite.kubelet.problem import StartProblem
 from k8slite.kubelet.pulling import ensure_image
-from k8slite.kubelet.resources import resources_of, security_of
+from k8slite.kubelet.resources import memory_of, resources_of, security_of
 from k8slite.kubelet.runtime.interface import (
     ConfigFailure,
     ContainerConfig,
@@ -106,7 +105,7 @@ class Starter:
                 pod,
                 container,
                 pids_max=context.config.pod_pids_max,
-                memory_total=_memory(context),
+                memory_total=memory_of(context.machine.capacity),
             ),
             security=security_of(pod, container),
             spec_hash=spec_hash(container),
@@ -143,7 +142,3 @@ class Starter:
             )
             await context.runtime.stop_container(container_id, 30)
             raise StartProblem("PostStartHookError", problem)
-
-
-def _memory(context: Context) -> int:
-    return value(str(context.machine.capacity["memory"]))

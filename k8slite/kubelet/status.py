@@ -31,6 +31,8 @@ OWN_CONDITIONS = (
     "ContainersReady",
     "PodScheduled",
 )
+SPECIAL_CONDITIONS = ("DisruptionTarget", "PodResizePending", "PodResizeInProgress")
+"""Only there while they hold; the last two go when they are over."""
 OWN_FIELDS = (
     "conditions",
     "containerStatuses",
@@ -66,8 +68,8 @@ class Facts:
     ending: bool = False
     reason: str = ""
     message: str = ""
-    disrupted: str = ""
-    """Why the kubelet ends the pod though it did nothing wrong; "" where it does not."""
+    special: Mapping[str, tuple[str, str]] = attrs.field(factory=dict)
+    """Conditions of SPECIAL_CONDITIONS that hold: reason and message."""
 
 
 def make_status(pod: Obj, observed: Observed, facts: Facts) -> Obj:
@@ -272,9 +274,8 @@ def _conditions(pod: Obj, old: Obj, status: Obj, observed: Observed, facts: Fact
         "ContainersReady": ready_containers,
         "PodScheduled": before.get("PodScheduled") or _condition(True),
     }
-    if facts.disrupted:
-        target = _condition(True, "TerminationByKubelet", facts.disrupted)
-        fresh["DisruptionTarget"] = target
+    for kind, (reason, message) in facts.special.items():
+        fresh[kind] = _condition(True, reason, message)
     result = []
     for kind, condition in fresh.items():
         last = before.get(kind)
@@ -389,6 +390,10 @@ def _changed_conditions(old: Obj, status: Obj) -> list[Obj]:
         if last is None or not _covers(last, condition):
             gone = {k: None for k in ("reason", "message") if k in (last or {})}
             changed.append({**gone, **condition})
+    told = {c["type"] for c in status["conditions"]}
+    for kind in SPECIAL_CONDITIONS[1:]:
+        if kind in before and kind not in told:
+            changed.append({"type": kind, "$patch": "delete"})
     return changed
 
 

@@ -1,8 +1,11 @@
-"""Stop containers the polite way: `preStop`, stop signal, grace, kill. Sidecars last."""
+"""Stop containers the polite way: `preStop`, stop signal, grace, kill; sidecars last. And what goes
+afterwards.
+"""
 
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Sequence
 
 import trio
@@ -12,6 +15,7 @@ from k8slite.kubelet.context import Context
 from k8slite.kubelet.hooks import run_hook
 from k8slite.kubelet.pods import find_container, init_containers, is_sidecar
 from k8slite.kubelet.runtime.interface import ContainerStatus, RuntimeFailure
+from k8slite.kubelet.volume_files import remove_pod_directory
 
 log = logging.getLogger(__name__)
 
@@ -73,3 +77,16 @@ async def _pre_stop(
         problem = await run_hook(context.host, context.runtime, container, status.id, hook, ip)
     if problem:
         context.event(pod, "Warning", "FailedPreStopHook", "PreStopHook failed", status.name)
+
+
+async def remove_pod(context: Context, pod: Obj) -> None:
+    """All that is kept of a pod that has ended and is no longer in the API."""
+    meta = pod["metadata"]
+    uid = meta["uid"]
+    for sandbox in await context.runtime.list_pod_sandbox(uid):
+        await context.runtime.remove_pod_sandbox(sandbox.id)
+    await context.network.detach(uid, None)
+    if context.on_disk:
+        logs = context.paths.pod_logs(meta["namespace"], meta["name"], uid)
+        await trio.to_thread.run_sync(remove_pod_directory, context.paths.pod(uid))
+        await trio.to_thread.run_sync(lambda: shutil.rmtree(logs, ignore_errors=True))

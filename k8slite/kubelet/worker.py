@@ -8,7 +8,6 @@ goes through `_end`. Everything it says goes through the status manager.
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Awaitable, Callable
 
 import attrs
@@ -48,6 +47,7 @@ from k8slite.kubelet.pods import (
 from k8slite.kubelet.probes.machine import ProbeKind
 from k8slite.kubelet.probes.manager import ProbeManager
 from k8slite.kubelet.problem import StartProblem
+from k8slite.kubelet.resizer import Resizer
 from k8slite.kubelet.runtime.interface import (
     ContainerState,
     RuntimeFailure,
@@ -55,13 +55,13 @@ from k8slite.kubelet.runtime.interface import (
 )
 from k8slite.kubelet.starter import Starter
 from k8slite.kubelet.status import OWN_FIELDS, Facts, make_status
-from k8slite.kubelet.termination import stop_containers
-from k8slite.kubelet.volume_files import remove_pod_directory
+from k8slite.kubelet.termination import remove_pod, stop_containers
 from k8slite.kubelet.waiting import tell_waiting
 
 log = logging.getLogger(__name__)
 
 CONFIG_RETRY_SECONDS = 10.0
+BY_KUBELET = "TerminationByKubelet"
 EVICTION_GRACE_SECONDS = 1.0
 """What hard thresholds leave a pod: the node cannot wait."""
 DEADLINE = "Pod was active on the node longer than the specified deadline"
@@ -92,6 +92,7 @@ class PodWorker:
         self._removed = False
         self._volumes = PodVolumes(context)
         self._starter = Starter(context, self._volumes)
+        self._resizer = Resizer(context)
         timings = context.config.timings
         self._image_backoff = Backoff(timings.backoff_initial, timings.backoff_max)
         self._failures: dict[str, Failure] = {}
@@ -226,6 +227,11 @@ class PodWorker:
             return self._context.host.now()
         for _ in range(ENOUGH):
             observed = await self._observe()
+            kills, resize_at = await self._resizer.sync(self.pod, observed)
+            for kill in kills:
+                await self._kill(kill)
+            if kills:
+                continue
             made = plan(
                 self.pod,
                 observed,
@@ -241,15 +247,14 @@ class PodWorker:
                 return self._context.host.now()
             if not made.actions:
                 await self._renew_volumes(observed)
-                return self._soonest(made.wake_at)
+                return self._soonest(made.wake_at, resize_at)
             for action in made.actions:
                 await self._execute(action, observed)
         log.error("pod does not settle pod=%s", self._name())
         return self._context.host.now() + self._retry_delay()
 
-    def _soonest(self, wake_at: float | None) -> float | None:
-        deadline = self._deadline()
-        times = [at for at in (wake_at, deadline) if at is not None]
+    def _soonest(self, *wake_at: float | None) -> float | None:
+        times = [at for at in (*wake_at, self._deadline()) if at is not None]
         return min(times) if times else None
 
     def _deadline(self) -> float | None:
@@ -337,7 +342,8 @@ class PodWorker:
             self._volumes_at = self._context.host.now()
 
     async def _start(self, action: StartContainer, observed: Observed) -> None:
-        container = find_container(self.pod, action.name)
+        granted = self._resizer.granted(self.pod)
+        container = find_container(granted, action.name)
         sandbox = observed.sandbox
         assert container is not None, "planned from the specification"
         assert sandbox is not None, "nothing starts without a sandbox"
@@ -348,7 +354,7 @@ class PodWorker:
         if not self._volumes_at:  # adopted by a new kubelet, which has not made them yet
             await self._make_volumes(sandbox.ip)
         try:
-            await self._starter.start(self.pod, container, action.attempt, sandbox)
+            await self._starter.start(granted, container, action.attempt, sandbox)
         except StartProblem as problem:
             self._note_failure(container, problem)
             return
@@ -397,7 +403,7 @@ class PodWorker:
         ours = {c["type"]: c for c in self._last.get("conditions") or ()}
         theirs = [c for c in status.get("conditions") or () if c["type"] not in ours]
         status["conditions"] = [*theirs, *ours.values()]
-        return {**self.pod, "status": status}
+        return self._resizer.granted({**self.pod, "status": status})
 
     def _report(self, observed: Observed, *, ending: bool = False) -> Obj:
         assert self._probes is not None, "run has made it"
@@ -413,7 +419,10 @@ class PodWorker:
             ending=ending,
             reason=ended.reason,
             message=ended.message,
-            disrupted=ended.message if ended.disrupted else "",
+            special={
+                **self._resizer.conditions,
+                **({"DisruptionTarget": (BY_KUBELET, ended.message)} if ended.disrupted else {}),
+            },
         )
         status = make_status(self._basis(), observed, facts)
         statuses = self._context.statuses
@@ -440,7 +449,7 @@ class PodWorker:
                 await runtime.stop_pod_sandbox(sandbox.id, network)
         observed = await self._observe()
         if self._removed:
-            await self._remove_all()
+            await remove_pod(self._context, self.pod)
             return self._context.host.now()
         self._report(observed, ending=True)
         if self.pod["metadata"].get("deletionTimestamp"):
@@ -477,17 +486,6 @@ class PodWorker:
         runtime = self._context.runtime
         left = await runtime.list_pod_sandbox(self.uid) or await runtime.list_containers(self.uid)
         return not left
-
-    async def _remove_all(self) -> None:
-        context = self._context
-        for sandbox in await context.runtime.list_pod_sandbox(self.uid):
-            await context.runtime.remove_pod_sandbox(sandbox.id)
-        await context.network.detach(self.uid, None)
-        if context.on_disk:
-            meta = self.pod["metadata"]
-            logs = context.paths.pod_logs(meta["namespace"], meta["name"], self.uid)
-            await trio.to_thread.run_sync(remove_pod_directory, context.paths.pod(self.uid))
-            await trio.to_thread.run_sync(lambda: shutil.rmtree(logs, ignore_errors=True))
 
 
 def _deletion(pod: Obj) -> tuple[str | None, int | None]:

@@ -14,6 +14,7 @@ from k8slite.kubelet.runtime.interface import (
     ContainerConfig,
     ContainerStatus,
     Features,
+    Resources,
     SandboxConfig,
     Usage,
 )
@@ -45,6 +46,10 @@ class Backend(Protocol):
 
     def usage(self, containers: Mapping[Path, ContainerStatus]) -> dict[str, Usage]:
         """Of running containers, by id; `containers` by directory."""
+        ...
+
+    def update(self, directory: Path, pod_uid: str, resources: Resources) -> None:
+        """Other limits for a running container. Raises RuntimeFailure, OSError."""
         ...
 
     def forget(self, directory: Path) -> None:

@@ -1,8 +1,8 @@
 """The control groups of our containers: where they are, and how they go away.
 
 Knows both layouts: one tree per controller (version 1, also in the hybrid layout) and one tree for
-all (version 2). Creates nothing: the OCI runtime does. Everything of one cluster lies below one
-group, named after its directory.
+all (version 2). Creates nothing: the OCI runtime does; limits are changed here.
+Everything of one cluster lies below one group, named after its directory.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import hashlib
 import os
 import signal
 from pathlib import Path
+
+from k8slite.kubelet.runtime.interface import Resources
 
 BASE = Path("/sys/fs/cgroup")
 HYBRID = BASE / "unified"
@@ -63,3 +65,30 @@ def pids_of(group: Path) -> list[int]:
     with contextlib.suppress(OSError):
         return [int(pid) for pid in (group / "cgroup.procs").read_text().split()]
     return []
+
+
+def set_limits(group: str, resources: Resources, base: Path = BASE) -> None:
+    """Change the limits of processors and memory of a group that runs. Raises OSError (EBUSY: it
+    uses more memory than it is to have)."""
+    if (base / "cgroup.controllers").exists():
+        quota = resources.cpu_quota_us or "max"
+        _write(base / group / "cpu.max", f"{quota} {resources.cpu_period_us}")
+        if resources.cpu_shares:
+            _write(base / group / "cpu.weight", str(weight_of(resources.cpu_shares)))
+        _write(base / group / "memory.max", str(resources.memory_bytes or "max"))
+        return
+    cpu = base / "cpu" / group
+    _write(cpu / "cpu.cfs_quota_us", str(resources.cpu_quota_us or -1))
+    if resources.cpu_shares:
+        _write(cpu / "cpu.shares", str(resources.cpu_shares))
+    memory = base / "memory" / group / "memory.limit_in_bytes"
+    _write(memory, str(resources.memory_bytes or -1))
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
+def weight_of(shares: int) -> int:
+    """Version 2's weight for version 1's shares, as OCI runtimes convert them."""
+    return 1 + (max(2, min(shares, 262144)) - 2) * 9999 // 262142

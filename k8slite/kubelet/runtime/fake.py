@@ -30,6 +30,7 @@ from k8slite.kubelet.runtime.interface import (
     Features,
     Image,
     PodNetwork,
+    Resources,
     RuntimeFailure,
     SandboxConfig,
     SandboxStatus,
@@ -129,6 +130,8 @@ class FakeRuntime:
         self.missing_images: set[str] = set()
         self.pulls: list[tuple[str, tuple[Credential, ...]]] = []
         """Every pull that was asked for."""
+        self.updates: list[tuple[str, Resources]] = []
+        """Every change of a container's limits."""
 
     def _changed(self, pod_uid: str) -> None:
         try:
@@ -246,6 +249,10 @@ class FakeRuntime:
         if container.scope is not None:
             container.scope.cancel()
         self._changed(container.status.pod_uid)
+
+    async def update_container(self, container_id: str, resources: Resources) -> None:
+        self._get(container_id)
+        self.updates.append((container_id, resources))
 
     async def stop_container(self, container_id: str, grace_seconds: float) -> None:
         container = self._containers.get(container_id)

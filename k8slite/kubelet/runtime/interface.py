@@ -309,6 +309,13 @@ class Runtime(Protocol):
         """Raises StartFailure; the container is then EXITED with code 128, reason StartError."""
         ...
 
+    async def update_container(self, container_id: str, resources: Resources) -> None:
+        """Other limits for a container that runs.
+
+        Raises ContainerNotFound, RuntimeFailure (it uses more than it is to have), OSError.
+        """
+        ...
+
     async def stop_container(self, container_id: str, grace_seconds: float) -> None:
         """Stop signal, grace, SIGKILL. Returns when it is EXITED."""
         ...

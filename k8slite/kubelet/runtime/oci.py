@@ -7,6 +7,7 @@ made in the machine's own. Limits are control groups below one group of the clus
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -25,6 +26,7 @@ from k8slite.kubelet.runtime.interface import (
     ContainerConfig,
     ContainerStatus,
     Features,
+    Resources,
     RuntimeFailure,
     SandboxConfig,
     Usage,
@@ -166,6 +168,16 @@ class OciBackend:
             for directory, status in containers.items()
         }
         return {each: usage for each, usage in found.items() if usage is not None}
+
+    def update(self, directory: Path, pod_uid: str, resources: Resources) -> None:
+        try:
+            cgroups.set_limits(f"{self._parent}/pod{pod_uid}/{directory.name}", resources)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            raise RuntimeFailure(
+                f"attempting to set memory limit ({resources.memory_bytes}) below current usage"
+            ) from None
 
     def forget(self, directory: Path) -> None:
         spec = read_json(directory / "shim.json")

@@ -24,6 +24,7 @@ from k8slite.kubelet.runtime.interface import (
     ContainerConfig,
     ContainerStatus,
     Features,
+    Resources,
     SandboxConfig,
     Usage,
 )
@@ -114,6 +115,9 @@ class ProcessBackend:
             if usage is not None:
                 found[status.id] = usage
         return found
+
+    def update(self, directory: Path, pod_uid: str, resources: Resources) -> None:
+        """Processes have no limits."""
 
     def forget(self, directory: Path) -> None:
         if not (directory / "exit.json").exists():

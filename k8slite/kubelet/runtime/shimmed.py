@@ -41,6 +41,7 @@ from k8slite.kubelet.runtime.interface import (
     Features,
     Image,
     PodNetwork,
+    Resources,
     RuntimeFailure,
     SandboxConfig,
     SandboxStatus,
@@ -317,6 +318,11 @@ class ShimRuntime:
         if state is not None and alive(state["shim"], state["shim_start"]):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(state["shim"], number)
+
+    async def update_container(self, container_id: str, resources: Resources) -> None:
+        status = await self.container_status(container_id)
+        directory = self._container_root / container_id
+        await trio.to_thread.run_sync(self._backend.update, directory, status.pod_uid, resources)
 
     async def stop_container(self, container_id: str, grace_seconds: float) -> None:
         status = self._containers.get(container_id)
