@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import trio
+
 from raftkv.errors import Compacted, RequestTooLarge
 from raftkv.etcd import translate
 from raftkv.etcd.connection import Call
@@ -35,6 +37,19 @@ def kv_methods(member: Member) -> dict[str, Method]:
     }
 
 
+class Parts:
+    """A large response, made in parts so that the member goes on meanwhile: the bytes of a message
+    are those of its parts, one after the other."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+
+    def SerializeToString(self) -> bytes:  # as protobuf's messages
+        return b"".join(self.parts)
+
+
 class Kv:
     def __init__(self, member: Member) -> None:
         self._member = member
@@ -42,7 +57,12 @@ class Kv:
     async def range(self, call: Call, request: Any) -> Any:
         operation = translate.range_operation(request)
         result = await self._member.range(operation, request.serializable)
-        return translate.range_response(request, result, self._member.header(result[3]))
+        response = Parts()
+        for part in translate.range_parts(request, result, self._member.header(result[3])):
+            if response.parts:
+                await trio.lowlevel.checkpoint()
+            response.parts.append(part.SerializeToString())
+        return response
 
     async def put(self, call: Call, request: Any) -> Any:
         command = translate.put_command(request)

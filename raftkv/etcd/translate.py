@@ -7,7 +7,7 @@ another error.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from raftkv.errors import EmptyKey, InvalidRequest, KeyNotFound, LeaseNotFound, TooManyOps
@@ -22,6 +22,7 @@ __all__ = [
     "put_command",
     "put_response",
     "range_operation",
+    "range_parts",
     "range_response",
     "txn_command",
     "txn_response",
@@ -47,6 +48,7 @@ TARGETS: Final = {
 }
 """Of a comparison: the store's word, and the member of the union that holds the operand."""
 OPS_MAX: Final = 128
+PART_PAIRS: Final = 1000
 
 
 def key_value(pair: Sequence[Any]) -> Any:
@@ -96,13 +98,22 @@ def range_operation(request: Any) -> list[Any]:
 
 def range_response(request: Any, result: Sequence[Any], header: Any) -> Any:
     """Of `[kvs, count, more, revision]`."""
+    first, *others = range_parts(request, result, header)
+    for part in others:
+        first.MergeFrom(part)
+    return first
+
+
+def range_parts(request: Any, result: Sequence[Any], header: Any) -> Iterator[Any]:
+    """The same in parts of some milliseconds each: the response is their concatenation."""
     pairs, count, more, _ = result
     pairs, cut = arranged(request, pairs)
-    if request.keys_only:
-        pairs = [(pair[0], b"", *pair[2:]) for pair in pairs]
-    return RangeResponse(
-        header=header, kvs=[key_value(pair) for pair in pairs], more=more or cut, count=count
-    )
+    yield RangeResponse(header=header, more=more or cut, count=count)
+    for start in range(0, len(pairs), PART_PAIRS):
+        part = pairs[start : start + PART_PAIRS]
+        if request.keys_only:
+            part = [(pair[0], b"", *pair[2:]) for pair in part]
+        yield RangeResponse(kvs=[key_value(pair) for pair in part])
 
 
 # --- writes -------------------------------------------------------------------------------------

@@ -43,6 +43,25 @@ async def test_large_values_pass_both_ways(tmp_path: Path) -> None:
         assert larger.value.args[0] == "RESOURCE_EXHAUSTED"
 
 
+async def test_many_keys_come_whole_and_in_order(tmp_path: Path) -> None:
+    async with open_fronts(tmp_path) as fronts:
+        keys = [b"%04d" % number for number in range(2560)]
+        for start in range(0, len(keys), 128):
+            puts = [
+                MESSAGES["RequestOp"](request_put=MESSAGES["PutRequest"](key=key, value=b"v"))
+                for key in keys[start : start + 128]
+            ]
+            await fronts.call("KV/Txn", success=puts)
+        found = await fronts.call("KV/Range", key=b"\0", range_end=b"\0")
+        assert [kv.key for kv in found.kvs] == keys
+        assert (found.count, found.more, found.header.revision) == (2560, False, 21)
+        newest = await fronts.call(
+            "KV/Range", key=b"\0", range_end=b"\0", sort_order=2, limit=2000, keys_only=True
+        )
+        assert [kv.key for kv in newest.kvs] == keys[:-2001:-1]
+        assert (newest.count, newest.more) == (2560, True)
+
+
 async def test_many_calls_at_once(tmp_path: Path) -> None:
     async with open_fronts(tmp_path, 3) as fronts:
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from typing import Any
@@ -11,6 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raftkv import errors
+from raftkv.cli.main import build_parser
+from raftkv.cli.member import config_of
+from raftkv.cli.output import UsageError
 from raftkv.etcd.outcomes import rpc_error
 from raftkv.etcd.ranges import arranged, needs_all
 from raftkv.etcd.rpc import (
@@ -145,3 +149,16 @@ def test_a_member_without_the_front_does_not_load_it() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert ran.stdout == "[]\n"
+
+
+def test_port_that_the_others_could_not_know_is_refused() -> None:
+    arguments = ["serve", "--data-dir", "d", "--etcd-listen", "127.0.0.1:0"]
+    with pytest.raises(UsageError, match="--etcd-listen: the other members have to know"):
+        config_of(build_parser().parse_args(arguments))
+
+
+def test_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    arguments = ["serve", "--data-dir", "d", "--etcd-listen", "127.0.0.1:2389"]
+    with pytest.raises(UsageError, match=r"pip install 'k8slite\[etcd\]'"):
+        config_of(build_parser().parse_args(arguments))
