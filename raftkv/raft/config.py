@@ -26,13 +26,15 @@ class RaftConfig:
     hold_commit_news: bool = False
     """Do not tell the followers of a grown commit index by a message of its own, unless asked to
     (RaftNode.tell_commit): under load the next entries carry it."""
-    max_append_bytes: int = 1 << 20
+    max_append_bytes: int = 256 << 10
     """Entry bytes in one AppendEntries; at least one entry always fits."""
     max_inflight_messages: int = 256
-    max_inflight_bytes: int = 16 << 20
+    max_inflight_bytes: int = 2 << 20
+    """Entry bytes sent to one member and not acknowledged. One who comes back after long gets as
+    much in one turn of the shell, for which all others wait: some milliseconds."""
     max_uncommitted_bytes: int = 64 << 20
     """Proposals beyond this are dropped, but one is always allowed when nothing is pending."""
-    max_committed_bytes: int = 4 << 20
+    max_committed_bytes: int = 512 << 10
     """Entry bytes handed out for applying in one batch; at least one entry always fits."""
     max_pending_reads: int = 10_000
     snapshot_ticks: int = 100

@@ -119,7 +119,10 @@ class Replica(ReplyTo):
         while True:
             self._gather()
             if node.has_effects():
-                await self._carry_out(node.take_effects())
+                effects = node.take_effects()
+                await self._carry_out(effects)
+                if not effects.must_sync and node.has_effects():
+                    await trio.lowlevel.checkpoint()  # much to apply: others get their turn
                 continue
             if self._snapshots.stored is not None:
                 await self._snapshots.finish(node)
