@@ -219,6 +219,18 @@ class SimDisk:
         self._fabric.note(f"disk {self._label} flip {name} {bit}")
         return bit
 
+    def misdirect(self, name: str) -> bool:
+        """Write one of a file's sectors over another one; False where that changes nothing."""
+        content = self._inode(name).content
+        sectors = range(0, len(content) - SECTOR + 1, SECTOR)
+        if len(sectors) < 2:
+            return False
+        source, target = self._rng.sample(sectors, 2)
+        changed = content[source : source + SECTOR] != content[target : target + SECTOR]
+        content[target : target + SECTOR] = content[source : source + SECTOR]
+        self._fabric.note(f"disk {self._label} misdirect {name} {source} to {target}")
+        return changed
+
     def wipe(self) -> None:
         """An empty directory, as from a new disk."""
         self._names.clear()

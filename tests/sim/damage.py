@@ -1,4 +1,5 @@
-"""What no member recovers from: a bit of its disk turns over, or all of it is exchanged.
+"""What no member recovers from: a bit of its disk turns over, a sector is written to a wrong place,
+or all of it is exchanged.
 
 No more than a minority is ever struck (TigerBeetle's atlas of faults): beyond that, data loss is no
 bug. A member whose disk is damaged has to refuse its start, or not to notice since the bit did not
@@ -37,21 +38,24 @@ class Vandal:
         for _ in range(self.rng.randrange((len(names) - 1) // 2 + 1)):
             await trio.sleep(self.rng.random() * seconds)
             victim = self.rng.choice([name for name in names if name not in self.struck])
-            if self.rng.random() < 0.5:
-                await self._flip(victim)
+            if self.rng.random() < 0.6:
+                await self._damage(victim)
             elif self._known_to_all(victim):
                 await self._wipe(victim)
 
-    async def _flip(self, victim: str) -> None:
-        """One bit of one file. Damage is named when the member starts the next time."""
+    async def _damage(self, victim: str) -> None:
+        """One file, at rest. It's noticed when the member starts the next time."""
         host = self.world.hosts[victim]
         self.world.crash(host, power=self.rng.random() < 0.5)
         files = [(disk, n) for disk in host.platters() for n in disk.names() if disk.read(n)]
         if files:
             self._mark(host)
             disk, name = self.rng.choice(files)
-            disk.flip_bit(name)
-            self.reached["a bit flipped"] += 1
+            if self.rng.random() < 0.6:
+                disk.flip_bit(name)
+                self.reached["a bit flipped"] += 1
+            elif disk.misdirect(name):
+                self.reached["a write misdirected"] += 1
         await self.world.restart(host)
 
     async def _wipe(self, victim: str) -> None:

@@ -123,6 +123,8 @@ class Members:
             )
             for id_ in ids
         }
+        for name in configs:
+            world.host(name).clock_rate = rng.uniform(0.9, 1.1)
         return Members(world, configs)
 
 

@@ -137,16 +137,16 @@ def _cause(error: BaseException) -> str:
 
 
 FOUND_BY: dict[str, tuple[int, str]] = {
-    "fsync is skipped": (2, "AssertionError"),
+    "fsync is skipped": (1, "WalDamaged"),
     "a watch loses an event": (0, "WatchViolation"),
     "a watch shows events twice": (0, "WatchViolation"),
     "an unknown outcome is called a refusal": (39, "RevisionViolation"),
-    "renewals of leases are forgotten": (7, "LeaseViolation"),
-    "a snapshot comes without its leases": (7, "Disagreement"),
-    "the client repeats writes of unknown outcome": (4, "RevisionViolation"),
+    "renewals of leases are forgotten": (3, "LeaseViolation"),
+    "a snapshot comes without its leases": (1, "Disagreement"),
+    "the client repeats writes of unknown outcome": (13, "RevisionViolation"),
     "progress is told too early": (0, "WatchViolation"),
-    "a wiped member is listened to": (7, "AssertionError"),
-    "damage is cut off as a torn tail is": (11, "AssertionError"),
+    "a wiped member is listened to": (8, "AssertionError"),
+    "damage is cut off as a torn tail is": (7, "AssertionError"),
 }
 
 

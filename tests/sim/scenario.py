@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from functools import partial
 
 import attrs
 import trio
@@ -21,6 +21,7 @@ from raftkv.client import open_client
 from raftkv.client.types import FROM_KEY
 from raftkv.errors import NotApplied, UnknownOutcome
 from raftkv.raft.messages import Entry
+from raftkv.server import Server
 from tests.checkers.agreement import Agreement
 from tests.checkers.history import History
 from tests.checkers.history import Outcome as Told
@@ -98,45 +99,45 @@ class _Story:
         members = Members.draw(world, world.rng("members"), _members_of(world.seed))
         self.reached[f"{len(members.names)} members"] += 1
         members.start()
-        async with AsyncExitStack() as stack:
-            await self._open_clients(world, members, stack)
-            async with trio.open_nursery() as nursery:
-                actors: list[Caller | Watcher | LeaseHolder] = [
-                    *self.callers,
-                    *self.watchers,
-                    *self.holders,
-                ]
-                for run_actor in [actor.run for actor in actors]:
-                    nursery.start_soon(run_actor)
-                rng = world.rng("vandal")
-                vandal = Vandal(world, members, self.agreement, rng, self.reached)
-                async with trio.open_nursery() as faults:
-                    faults.start_soon(vandal.run, FAULTS_SECONDS / 4)
-                    faults.start_soon(carry_out, world, self.plan, members.leader)
-                self.reached.update(fault.kind for fault in self.plan)
-                lost = vandal.struck
-                async with core_only(world, world.rng("core"), members.names, lost) as core:
-                    with trio.move_on_after(LIVENESS_SECONDS) as scope:
-                        await self._progress(world)
-                        await self._converge(members, core)
-                        await self._wait_shown()
-                    if scope.cancelled_caught:
-                        raise NoProgress(
-                            f"the core {core} had no time {self.stage}: {self._state(members)}"
-                        )
-                    self._check_leases(world)
-                    self._check_members(members, core)
-                nursery.cancel_scope.cancel()
+        await self._open_clients(world, members)
+        async with trio.open_nursery() as nursery:
+            actors: list[Caller | Watcher | LeaseHolder] = [
+                *self.callers,
+                *self.watchers,
+                *self.holders,
+            ]
+            for run_actor in [actor.run for actor in actors]:
+                nursery.start_soon(run_actor)
+            rng = world.rng("vandal")
+            vandal = Vandal(world, members, self.agreement, rng, self.reached)
+            async with trio.open_nursery() as faults:
+                faults.start_soon(vandal.run, FAULTS_SECONDS / 4)
+                faults.start_soon(carry_out, world, self.plan, members.leader)
+                faults.start_soon(self._pause_clients, world)
+            self.reached.update(fault.kind for fault in self.plan)
+            lost = vandal.struck
+            async with core_only(world, world.rng("core"), members.names, lost) as core:
+                with trio.move_on_after(LIVENESS_SECONDS) as scope:
+                    await self._progress(world)
+                    await self._converge(members, core)
+                    await self._wait_shown()
+                if scope.cancelled_caught:
+                    raise NoProgress(
+                        f"the core {core} had no time {self.stage}: {self._state(members)}"
+                    )
+                self._check_leases(world)
+                self._check_members(members, core)
+                if world.rng("blackout").random() < 0.3:
+                    await self._blackout(world, members, core)
+            nursery.cancel_scope.cancel()
         self._check_history()
         return Report(self.reached, self.history, world.time())
 
-    async def _open_clients(self, world: World, members: Members, stack: AsyncExitStack) -> None:
+    async def _open_clients(self, world: World, members: Members) -> None:
         rng = world.rng("clients")
         for number in range(1, CLIENTS + 1):
             host = world.host(f"c{number}")
-            kv = await stack.enter_async_context(
-                open_client(members.endpoints, host.net, rng=host.rng)
-            )
+            kv = await host.enter(partial(open_client, members.endpoints, host.net, rng=host.rng))
             pause = rng.choice((0.2, 0.5, 2.0))
             self.callers.append(Caller(world, number, kv, self.history, host.rng, pause))
             if number == 1:
@@ -146,6 +147,28 @@ class _Story:
             else:
                 self.watchers.append(Watcher(kv, b"k/a", b"k/c", no_put=True))
                 self.holders.append(LeaseHolder(world, kv, self.history, host.rng))
+
+    async def _pause_clients(self, world: World) -> None:
+        """Some are stopped for a while, and are slow readers then."""
+        rng = world.rng("pauses")
+        if rng.random() < 0.3:
+            await trio.sleep(rng.random() * FAULTS_SECONDS / 2)
+            client = world.hosts[f"c{rng.randrange(1, CLIENTS + 1)}"]
+            world.pause(client)
+            await trio.sleep(rng.random() * FAULTS_SECONDS)
+            world.resume(client)
+            self.reached["a client stopped"] += 1
+
+    async def _blackout(self, world: World, members: Members, core: list[str]) -> None:
+        """All lose power at once: what was acknowledged is on the disks of the core."""
+        with trio.fail_after(LIVENESS_SECONDS):
+            for name in core:
+                world.crash(name)
+            for name in core:
+                await world.restart(name)
+            await self._converge(members, core)
+        self._check_members(members, core)
+        self.reached["a blackout"] += 1
 
     async def _progress(self, world: World) -> None:
         """Every client gets a write done and reads it, and every watcher sees it."""
@@ -181,7 +204,7 @@ class _Story:
             if (
                 len(servers) == len(core)
                 and len({server.replica.applied for server in servers}) == 1
-                and not any(server.replica.pending.in_flight for server in servers)
+                and not any(_owes(server) for server in servers)
                 and max(self.log) == servers[0].replica.applied
             ):
                 return
@@ -225,3 +248,9 @@ class _Story:
         return "; ".join(
             f"{name} {server.replica.node.status()}" for name, server in members.running.items()
         )
+
+
+def _owes(server: Server) -> bool:
+    """Whether somebody waits for its answer."""
+    pending = server.replica.pending
+    return bool(pending._batches or pending._reads or pending._reads_waiting)
