@@ -46,6 +46,7 @@ async def open_kubelet(context: Context) -> AsyncIterator[Running]:
         cluster_dns=(place.dns_address,) if spec.bridged and spec.proxy != "none" else (),
         provider_id=f"k8slite://{spec.name}/{context.component.node}",
         docker_config=docker_config_path(),
+        static_pod_path=str(root / "manifests"),
         # A person's disk is fuller than a server's, and not ours to judge.
         eviction=tuple(each for each in HARD if each.signal == MEMORY),
         image_policy=Policy(high_percent=95, low_percent=90),

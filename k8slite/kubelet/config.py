@@ -33,6 +33,8 @@ class KubeletTimings:
     """How often each pod is looked at though nothing has happened; volumes are renewed then."""
     image_garbage: float = 300.0
     """How often it is looked at how full the images' disk is."""
+    static_pods: float = 2.0
+    """How often the directory of static pods is looked at."""
     eviction: float = 10.0
     """How often it is looked whether the node runs short of something."""
     pressure_transition: float = 300.0
@@ -74,6 +76,8 @@ class KubeletConfig:
     cluster_domain: str = "cluster.local"
     version: str = VERSION
     provider_id: str = ""
+    static_pod_path: str = ""
+    """A directory of manifests, which need not exist; "": no static pods."""
     docker_config: str = ""
     """A docker `config.json` with credentials of the node's own; it need not exist."""
     service_links: bool = True

@@ -52,6 +52,10 @@ class Heartbeat:
         self.pressures: Callable[[], Collection[str]] = frozenset
         """What the node is short of; set by whoever looks."""
 
+    def node(self) -> Obj:
+        """The Node as the API has shown it last."""
+        return self._node
+
     async def register(self) -> None:
         """Create the Node, or take over the one of that name. Repeats until it is done."""
         delay = RETRY_SECONDS_MIN

@@ -38,6 +38,7 @@ from k8slite.kubelet.paths import Paths
 from k8slite.kubelet.pods import TERMINAL
 from k8slite.kubelet.runtime.interface import PodNetwork, Runtime, SandboxStatus
 from k8slite.kubelet.server import Server
+from k8slite.kubelet.static_pods import StaticPods, is_mirror
 from k8slite.kubelet.stats.machine import read_machine_state
 from k8slite.kubelet.stats.sampler import Sampler
 from k8slite.kubelet.stats.server import Stats
@@ -80,14 +81,20 @@ class Kubelet:
             worker = self._workers.get(old["metadata"]["uid"])
             if worker is not None:
                 worker.removed()
-        if new is not None:
+        if new is not None and not is_mirror(new):
             worker = self._workers.get(new["metadata"]["uid"])
             if worker is None:
-                self._admit(new)
+                self.admit(new)
             else:
                 worker.update(new)
 
-    def _admit(self, pod: Obj) -> None:
+    def end(self, uid: str) -> None:
+        """A static pod's file is gone."""
+        worker = self._workers.get(uid)
+        if worker is not None:
+            worker.removed()
+
+    def admit(self, pod: Obj) -> None:
         """A pod that no kubelet has begun with is looked at first."""
         status = pod.get("status") or {}
         others = [p for p in self.pods() if (p.get("status") or {}).get("phase") not in TERMINAL]
@@ -236,6 +243,18 @@ async def open_kubelet_with(
             server = Server(config, host, runtime, kubelet.pods, gate, stats)
             nursery.start_soon(serve, listener, server.handle, config.tls)
         heartbeat = Heartbeat(api, config, host, runtime, machine, kubelet.address.port)
+        statics = StaticPods(
+            config,
+            host,
+            api,
+            heartbeat.node,
+            kubelet.admit,
+            kubelet.end,
+            context.statuses.mirrored,
+        )
+        await statics.scan()  # they run though there is no apiserver
+        if config.static_pod_path:
+            nursery.start_soon(statics.watch_files)
         await heartbeat.register()
         recorder.event_for(_node_reference(config.node_name), "Normal", "Starting", STARTING)
         nursery.start_soon(context.statuses.run)
@@ -245,6 +264,9 @@ async def open_kubelet_with(
         if services is not None:
             await services.wait_synced()
         pods.add_handler(kubelet.on_pod)
+        pods.add_handler(statics.on_pod)
+        if config.static_pod_path:
+            nursery.start_soon(statics.keep_mirrors)
         nursery.start_soon(kubelet.watch_runtime)
         warn = partial(recorder.event_for, _node_reference(config.node_name), "Warning")
         if config.serve or runtime.features.real_processes:

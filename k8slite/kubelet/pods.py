@@ -116,6 +116,14 @@ def unsupported(pod: Obj) -> list[str]:
     return found
 
 
+def is_static(pod: Obj) -> bool:
+    """Whether the pod is from a file of its node, not from the API."""
+    notes = pod["metadata"].get("annotations") or {}
+    return notes.get("kubernetes.io/config.source", "api") != "api" and (
+        "kubernetes.io/config.mirror" not in notes
+    )
+
+
 def full_name(pod: Obj) -> str:
     """`NAME_NAMESPACE(UID)`, as the kubelet's messages call a pod."""
     meta = pod["metadata"]

@@ -17,6 +17,7 @@ from k8slite.api.meta import Obj
 from k8slite.api.status import ApiError
 from k8slite.client.api import Api
 from k8slite.client.errors import REQUEST_ERRORS
+from k8slite.kubelet.pods import is_static
 from k8slite.kubelet.status import OWN_FIELDS, status_patch
 
 log = logging.getLogger(__name__)
@@ -28,10 +29,18 @@ REFUSED = (400, 422)  # the same patch would be refused again
 
 @attrs.define
 class _Entry:
-    """`known` is the newest version of the pod we have seen; `wanted` None: nothing to send."""
+    """`known` is the newest version of the pod we have seen; `wanted` None: nothing to send.
+    `last`: what was wanted last. `mirror`: the object that shows a static pod in the API."""
+
+    @property
+    def target(self) -> Obj | None:
+        """What is to be patched; None: a static pod that has no mirror now."""
+        return self.mirror if is_static(self.known) else self.known
 
     known: Obj
     wanted: Obj | None = None
+    last: Obj | None = None
+    mirror: Obj | None = None
     busy: bool = False
     settled: trio.Event = attrs.field(factory=trio.Event)
 
@@ -58,16 +67,29 @@ class StatusManager:
         makes them ready again is the kubelet that comes back.
         """
         entry = self._entries.get(uid)
-        if entry is None or entry.busy or entry.wanted is not None:
+        if entry is None or entry.busy or entry.wanted is not None or entry.target is None:
             return False
-        return status_patch(entry.known, status) is not None
+        return status_patch(entry.target, status) is not None
+
+    def mirrored(self, uid: str, mirror: Obj | None) -> None:
+        """The mirror that shows a static pod, as the API has it."""
+        entry = self._entries.get(uid)
+        if entry is None:
+            return
+        fresh = mirror is not None and (
+            entry.mirror is None or mirror["metadata"]["uid"] != entry.mirror["metadata"]["uid"]
+        )
+        if mirror is None or fresh or _version(mirror) >= _version(entry.mirror or mirror):
+            entry.mirror = mirror
+        if fresh and entry.last is not None:
+            self.set(entry.known, entry.last)
 
     def set(self, pod: Obj, status: Obj) -> None:
         """From now on the pod's status is to be so."""
         uid = pod["metadata"]["uid"]
         entry = self._entries.setdefault(uid, _Entry(pod))
         self.seen(pod)
-        entry.wanted = status
+        entry.wanted = entry.last = status
         entry.settled = trio.Event() if entry.settled.is_set() else entry.settled
         self._dirty[uid] = None
         self._work.set()
@@ -115,10 +137,11 @@ class StatusManager:
 
     async def _patch(self, uid: str, entry: _Entry, wanted: Obj) -> bool:
         """True when nothing remains to be done."""
-        patch = status_patch(entry.known, wanted)
-        if patch is None:
+        target = entry.target
+        patch = None if target is None else status_patch(target, wanted)
+        if target is None or patch is None:
             return True
-        meta = entry.known["metadata"]
+        meta = target["metadata"]
         try:
             self.patches += 1
             answer = await self._api.patch(
@@ -132,7 +155,10 @@ class StatusManager:
         except REQUEST_ERRORS as error:
             if isinstance(error, ApiError) and error.code in GONE:
                 log.info("status not written pod=%s/%s: %s", meta["namespace"], meta["name"], error)
-                self.forget(uid)
+                if is_static(entry.known):
+                    entry.mirror = None
+                else:
+                    self.forget(uid)
                 return True
             if isinstance(error, ApiError) and error.code in REFUSED:
                 log.error("status refused pod=%s/%s: %s", meta["namespace"], meta["name"], error)
@@ -142,7 +168,12 @@ class StatusManager:
         self.seen(answer)
         # Whatever the server made of it: asked once for the same thing is enough.
         kept = {k: wanted[k] for k in OWN_FIELDS if k in wanted and k != "conditions"}
-        entry.known = {**entry.known, "status": {**(entry.known.get("status") or {}), **kept}}
+        target = entry.target or target
+        target = {**target, "status": {**(target.get("status") or {}), **kept}}
+        if is_static(entry.known):
+            entry.mirror = {**answer, "status": target["status"]}
+        else:
+            entry.known = target
         return True
 
 

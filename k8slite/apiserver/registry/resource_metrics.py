@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 import orjson
 
 from k8slite.api.kinds import NODES, PODS
-from k8slite.api.meta import Obj, format_time
+from k8slite.api.meta import Obj, format_time, key, make_key
 from k8slite.api.resource_metrics import NODE_METRICS, node_metrics, pod_metrics
 from k8slite.api.status import not_found
 from k8slite.api.tables import partial_metadata, to_table
@@ -67,17 +67,17 @@ async def _measure(call: Call, entries: Iterable[Entry]) -> list[Obj]:
         summaries = await call.core.summaries.of(call, [o["spec"]["nodeName"] for o in running])
         measured = dict(_pods(summaries.values()))
         made = (
-            pod_metrics(pod, measured[pod["metadata"]["uid"]], created)
-            for pod in running
-            if pod["metadata"]["uid"] in measured
+            pod_metrics(pod, measured[key(pod)], created) for pod in running if key(pod) in measured
         )
     return [each for each in made if each is not None]
 
 
 def _pods(summaries: Iterable[Obj]) -> Iterator[tuple[str, Obj]]:
+    """By namespace and name: static pods have another uid on their node than here."""
     for summary in summaries:
         for measured in summary.get("pods") or ():
-            yield measured["podRef"]["uid"], measured
+            reference = measured["podRef"]
+            yield make_key(reference["namespace"], reference["name"]), measured
 
 
 def _answer(call: Call, form: Form, found: list[Obj], *, is_list: bool) -> Response:

@@ -15,12 +15,11 @@ from k8slite.api.meta import Obj
 from k8slite.api.quantity import canonical, value
 from k8slite.api.quota import pod_total
 from k8slite.kubelet.eviction.thresholds import RESOURCE_OF, Observation, Threshold
-from k8slite.kubelet.pods import all_containers, containers
+from k8slite.kubelet.pods import all_containers, containers, is_static
 
 __all__ = ["Using", "Verdict", "is_critical", "over_limits", "rank", "verdict"]
 
 CRITICAL_PRIORITY: Final = 2_000_000_000
-STATIC_ANNOTATIONS: Final = ("kubernetes.io/config.mirror", "kubernetes.io/config.source")
 
 
 @attrs.frozen
@@ -54,8 +53,7 @@ class Verdict(NamedTuple):
 
 def is_critical(pod: Obj) -> bool:
     """Static pods and those of system priority are never evicted."""
-    notes = pod["metadata"].get("annotations") or {}
-    if notes.get(STATIC_ANNOTATIONS[0]) or notes.get(STATIC_ANNOTATIONS[1], "api") != "api":
+    if is_static(pod):
         return True
     return (pod["spec"].get("priority") or 0) >= CRITICAL_PRIORITY
 
