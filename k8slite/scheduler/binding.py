@@ -60,22 +60,22 @@ class Binder:
         self._tell = tell
         self._on_pod = on_pod
 
-    def reserve(self, pod: PodInfo, profile: Profile) -> Rejection | WaitingPod | None:
-        """Reserve and Permit for an assumed pod. A rejection leaves nothing reserved; a WaitingPod
-        must be given to `run`."""
+    def reserve(self, pod: PodInfo, profile: Profile) -> tuple[Rejection, str] | WaitingPod | None:
+        """Reserve and Permit for an assumed pod. A rejection (and who says so) leaves nothing
+        reserved; a WaitingPod must be given to `run`."""
         node = self._snapshot.node(pod.node)
         assert node is not None
         for plugin in profile.reserves:
             rejection = plugin.reserve(pod, node)
             if rejection is not None:
                 self.release(pod, profile)
-                return rejection._replace(plugin=plugin.name)
+                return rejection, plugin.name
         pending: dict[str, float] = {}
         for permit in profile.permits:
             answer = permit.permit(pod, pod.node)
             if isinstance(answer, Rejection):
                 self.release(pod, profile)
-                return answer._replace(plugin=permit.name)
+                return answer, permit.name
             if isinstance(answer, Wait):
                 pending[permit.name] = trio.current_time() + answer.seconds
         if not pending:

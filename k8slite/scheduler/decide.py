@@ -49,7 +49,8 @@ class Feasible:
 
     nodes: list[NodeInfo] = field(factory=list)
     totals: list[int] = field(factory=list)
-    rejected: dict[str, Rejection] = field(factory=dict)
+    rejected: dict[str, tuple[Rejection, str]] = field(factory=dict)
+    """By node: why not, and which plugin says so."""
     looked_at: int = 0
     refused: Decision | None = None
 
@@ -57,9 +58,9 @@ class Feasible:
         """The decision that there is no node, out of `total`."""
         if self.refused is not None:
             return self.refused
-        plugins = tuple(dict.fromkeys(r.plugin for r in self.rejected.values()))
-        resolvable = tuple(name for name, r in self.rejected.items() if r.resolvable)
-        message = fit_message(self.rejected.values(), total)
+        plugins = tuple(dict.fromkeys(plugin for _, plugin in self.rejected.values()))
+        resolvable = tuple(name for name, (r, _) in self.rejected.items() if r.resolvable)
+        message = fit_message([r for r, _ in self.rejected.values()], total)
         return Decision("", message, plugins, self.looked_at, resolvable)
 
 
@@ -92,10 +93,10 @@ def find_feasible(pod: PodInfo, snapshot: Snapshot, start: int, profile: Profile
         return Feasible(refused=Decision("", NO_NODES))
     active, named, refusal = _prepared(pod, snapshot, profile.filters)
     if refusal is not None:
-        told = ", ".join(refusal.reasons)
-        message = f"0/{len(nodes)} nodes are available: {told}."
-        resolvable = tuple(node.name for node in nodes) if refusal.resolvable else ()
-        return Feasible(refused=Decision("", message, (refusal.plugin,), 0, resolvable))
+        rejection, plugin = refusal
+        message = f"0/{len(nodes)} nodes are available: {', '.join(rejection.reasons)}."
+        resolvable = tuple(node.name for node in nodes) if rejection.resolvable else ()
+        return Feasible(refused=Decision("", message, (plugin,), 0, resolvable))
     search = _Search(pod, snapshot, profile, active)
     if pod.nominated:  # room was made for it there
         promised = snapshot.node(pod.nominated)
@@ -111,7 +112,9 @@ def find_feasible(pod: PodInfo, snapshot: Snapshot, start: int, profile: Profile
     return search.look_at(itertools.chain(nodes[start:], nodes[:start]), enough)
 
 
-Known = tuple[int, Rejection | None, int]
+Verdict = tuple[Rejection, str]
+"""Why not, and which plugin says so."""
+Known = tuple[int, Verdict | None, int]
 """What is remembered of a node: as of which generation, who refuses, the sum of absolute scores."""
 Active = list[tuple[FilterEntry, Any]]
 
@@ -124,7 +127,7 @@ class _Search:
         self._snapshot = snapshot
         self._profile = profile
         self._local = [(entry, state) for entry, state in active if entry.local]
-        self._others = [(entry, state) for entry, state in active if not entry.local]
+        self._others = [(e.plugin.filter, state, e.name) for e, state in active if not e.local]
         self._absolute = [entry for entry in profile.scores if entry.absolute]
         self._memo: dict[str, Known] = snapshot.memo((profile, pod.shape))
 
@@ -139,8 +142,12 @@ class _Search:
             if known is None or known[0] != node.generation:
                 known = memo[node.name] = self._look_at(node)
             verdict = known[1]
-            if verdict is None and others:
-                verdict = _first_rejection(others, pod, node)
+            if verdict is None:
+                for passes_filter, state, plugin in others:  # inlined: it is the innermost loop
+                    rejection = passes_filter(state, pod, node)
+                    if rejection is not None:
+                        verdict = rejection, plugin
+                        break
             if verdict is None and promises:
                 verdict = self._beside_promised(node)
             if verdict is None:
@@ -167,7 +174,7 @@ class _Search:
                 total += entry.weight * entry.plugin.score(state, self._pod, node)
         return generation, None, total
 
-    def _beside_promised(self, node: NodeInfo) -> Rejection | None:
+    def _beside_promised(self, node: NodeInfo) -> Verdict | None:
         """Would it still fit once those came to whom the node is promised?"""
         ahead = self._snapshot.ahead_of(self._pod, node.name)
         if not ahead:
@@ -188,19 +195,19 @@ def passes(pod: PodInfo, snapshot: Snapshot, node: NodeInfo, profile: Profile) -
 
 def first_rejection(
     pod: PodInfo, snapshot: Snapshot, node: NodeInfo, profile: Profile
-) -> Rejection | None:
+) -> Verdict | None:
     """With everything worked out afresh."""
     active, named, refusal = _prepared(pod, snapshot, profile.filters)
     if refusal is not None:
         return refusal
     if named is not None and node.name not in named:
-        return Rejection(("node is filtered out by the prefilter result",))
+        return Rejection(("node is filtered out by the prefilter result",)), ""
     return _first_rejection(active, pod, node)
 
 
 def _prepared(
     pod: PodInfo, snapshot: Snapshot, entries: Sequence[FilterEntry]
-) -> tuple[Active, Mapping[str, None] | None, Rejection | None]:
+) -> tuple[Active, Mapping[str, None] | None, Verdict | None]:
     """Filters that have something to say with their states, the only nodes to look at if these are
     named, and who refuses all nodes."""
     active: Active = []
@@ -211,25 +218,25 @@ def _prepared(
         if state is SKIP:
             continue
         if isinstance(state, Rejection):
-            return active, named, state._replace(plugin=entry.name)
+            return active, named, (state, entry.name)
         if isinstance(state, Only):
             naming.append(entry.name)
             allowed = dict.fromkeys(state.nodes)
             named = allowed if named is None else {n: None for n in named if n in allowed}
             if not named:
                 told = f"node(s) didn't satisfy plugin(s) [{' '.join(naming)}] simultaneously"
-                return active, named, Rejection((told,), plugin=entry.name)
+                return active, named, (Rejection((told,)), entry.name)
             state = state.state
         if entry.filters:
             active.append((entry, state))
     return active, named, None
 
 
-def _first_rejection(active: Active, pod: PodInfo, node: NodeInfo) -> Rejection | None:
+def _first_rejection(active: Active, pod: PodInfo, node: NodeInfo) -> Verdict | None:
     for entry, state in active:
         rejection: Rejection | None = entry.plugin.filter(state, pod, node)
         if rejection is not None:
-            return rejection._replace(plugin=entry.name)
+            return rejection, entry.name
     return None
 
 

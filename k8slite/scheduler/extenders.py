@@ -214,7 +214,7 @@ def _apply(answer: Mapping[str, Any], feasible: Feasible, url: str) -> None:
             continue
         reason = hopeless.get(node.name) or failed.get(node.name) or "node(s) refused by extender"
         resolvable = node.name not in hopeless
-        feasible.rejected[node.name] = Rejection((str(reason),), resolvable, url)
+        feasible.rejected[node.name] = Rejection((str(reason),), resolvable), url
 
 
 def _agreed(

@@ -52,12 +52,10 @@ class BindFailed(Exception):
 
 
 class Rejection(NamedTuple):
-    """Why not. `resolvable`: it could change if other pods went away. `plugin` is filled in by who
-    asks."""
+    """Why not. `resolvable`: it could change if other pods went away."""
 
     reasons: tuple[str, ...]
     resolvable: bool = False
-    plugin: str = ""
 
 
 class Only(NamedTuple):

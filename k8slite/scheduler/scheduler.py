@@ -30,7 +30,7 @@ from k8slite.scheduler.config import DEFAULT_CONFIGURATION, Configuration, build
 from k8slite.scheduler.decide import Decision, Feasible, choose, find_feasible
 from k8slite.scheduler.events import ASSIGNED_POD, Action, Change
 from k8slite.scheduler.extenders import ExtenderFailed, Extenders
-from k8slite.scheduler.framework import Handle, PostFilterResult, Rejection
+from k8slite.scheduler.framework import Handle, PostFilterResult
 from k8slite.scheduler.loader import find_plugin
 from k8slite.scheduler.measures import Measures
 from k8slite.scheduler.pod_info import PodInfo
@@ -248,11 +248,11 @@ class _Term:
         self._snapshot.withdraw(info)
         self._snapshot.assume(info, decision.node)
         held = self._binder.reserve(info, profile)
-        if isinstance(held, Rejection):
+        if isinstance(held, tuple):
+            rejection, plugin = held
             self._snapshot.forget(info)
-            told = ", ".join(held.reasons)
-            message = f"0/{count} nodes are available: {told}."
-            self._refuse(attempt, Decision("", message, (held.plugin,)), PostFilterResult(None))
+            message = f"0/{count} nodes are available: {', '.join(rejection.reasons)}."
+            self._refuse(attempt, Decision("", message, (plugin,)), PostFilterResult(None))
             return
         self._nursery.start_soon(self._binder.run, info, profile, held)
         self._count(attempt, "scheduled")

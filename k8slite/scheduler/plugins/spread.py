@@ -7,7 +7,7 @@ its controller or of the services that select it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -42,14 +42,12 @@ SPREADABLE = ("ReplicaSet", "ReplicationController", "StatefulSet")
 
 @frozen
 class Constraint:
-    """One spread constraint, and how many matching pods each domain has."""
+    """One soft constraint, and how many matching pods each domain has."""
 
     topology_key: str
     max_skew: int
     counts: Mapping[str, int]
-    least: int = 0
-    matches_itself: bool = False
-    weight: float = 1.0
+    weight: float
     """How much a pod in a domain counts: more, the more domains there are."""
 
 
@@ -84,13 +82,15 @@ class TopologySpread:
         keys = tuple(rule["topologyKey"] for rule, _ in rules)
         return [hard(rule, choice, keys, pod, snapshot) for rule, choice in rules] or SKIP
 
-    def filter(self, state: Sequence[Constraint], pod: PodInfo, node: NodeInfo) -> Rejection | None:
-        for constraint in state:
-            domain = node.labels.get(constraint.topology_key)
+    def filter(
+        self, state: Sequence[tuple[str, Container[str]]], pod: PodInfo, node: NodeInfo
+    ) -> Rejection | None:
+        labels = node.labels
+        for topology_key, full in state:
+            domain = labels.get(topology_key)
             if domain is None:
                 return NO_LABEL
-            after = constraint.counts.get(domain, 0) + constraint.matches_itself
-            if after - constraint.least > constraint.max_skew:
+            if domain in full:
                 return SKEWED
         return None
 
@@ -107,7 +107,7 @@ class TopologySpread:
             key = rule["topologyKey"]
             counts = counts_of(rule, choice, keys if every else (key,), pod, snapshot)
             size = len({node.labels.get(key, "") for node in taking_part})
-            found.append(Constraint(key, rule.get("maxSkew", 1), counts, weight=math.log(size + 2)))
+            found.append(Constraint(key, rule.get("maxSkew", 1), counts, math.log(size + 2)))
         return found, every
 
     def score(self, state: tuple[list[Constraint], bool], pod: PodInfo, node: NodeInfo) -> int:
@@ -177,13 +177,16 @@ def default_choice(pod: PodInfo, counters: Counters) -> Choice | None:
 
 def hard(
     rule: Obj, choice: Choice, keys: tuple[str, ...], pod: PodInfo, snapshot: Snapshot
-) -> Constraint:
+) -> tuple[str, Container[str]]:
+    """The key of a hard constraint, and the domains in which one more would be too many."""
     counts = counts_of(rule, choice, keys, pod, snapshot)
     least = min(counts.values(), default=0)
     if len(counts) < (rule.get("minDomains") or 1):
         least = 0
-    itself = snapshot.counters.matches(choice, pod)
-    return Constraint(rule["topologyKey"], rule.get("maxSkew", 1), counts, least, itself)
+    most = least + rule.get("maxSkew", 1) - snapshot.counters.matches(choice, pod)
+    # A domain that is not counted, because the pod could not go there, has nothing.
+    full = frozenset(domain for domain, count in counts.items() if count > most)
+    return rule["topologyKey"], full
 
 
 def counts_of(
