@@ -35,10 +35,10 @@ from k8slite.kubelet.http_server import serve
 from k8slite.kubelet.image_garbage import collect_images
 from k8slite.kubelet.node import allocatable, read_machine
 from k8slite.kubelet.paths import Paths
-from k8slite.kubelet.pods import TERMINAL
+from k8slite.kubelet.pods import TERMINAL, is_mirror
 from k8slite.kubelet.runtime.interface import PodNetwork, Runtime, SandboxStatus
 from k8slite.kubelet.server import Server
-from k8slite.kubelet.static_pods import StaticPods, is_mirror
+from k8slite.kubelet.static_pods import StaticPods
 from k8slite.kubelet.stats.machine import read_machine_state
 from k8slite.kubelet.stats.sampler import Sampler
 from k8slite.kubelet.stats.server import Stats

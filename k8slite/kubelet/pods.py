@@ -13,6 +13,8 @@ from k8slite.api.meta import Obj
 from k8slite.kubelet.runtime.interface import ContainerState, ContainerStatus, SandboxStatus
 
 TERMINAL = ("Succeeded", "Failed")
+MIRROR = "kubernetes.io/config.mirror"
+SOURCE = "kubernetes.io/config.source"
 
 
 @attrs.frozen
@@ -116,12 +118,15 @@ def unsupported(pod: Obj) -> list[str]:
     return found
 
 
+def is_mirror(pod: Obj) -> bool:
+    """Whether it is the object that shows a static pod in the API."""
+    return MIRROR in (pod["metadata"].get("annotations") or {})
+
+
 def is_static(pod: Obj) -> bool:
     """Whether the pod is from a file of its node, not from the API."""
     notes = pod["metadata"].get("annotations") or {}
-    return notes.get("kubernetes.io/config.source", "api") != "api" and (
-        "kubernetes.io/config.mirror" not in notes
-    )
+    return notes.get(SOURCE, "api") != "api" and not is_mirror(pod)
 
 
 def full_name(pod: Obj) -> str:

@@ -25,16 +25,15 @@ from k8slite.api.validation import validate_create
 from k8slite.client.api import Api
 from k8slite.client.errors import REQUEST_ERRORS
 from k8slite.kubelet.config import KubeletConfig
+from k8slite.kubelet.pods import MIRROR, SOURCE, is_mirror
 from raftkv.host import Host
 
-__all__ = ["MIRROR", "StaticPods", "is_mirror", "mirror_of", "read_pod"]
+__all__ = ["StaticPods", "mirror_of", "read_pod"]
 
 log = logging.getLogger(__name__)
 
-MIRROR = "kubernetes.io/config.mirror"
 HASH = "kubernetes.io/config.hash"
 SEEN = "kubernetes.io/config.seen"
-SOURCE = "kubernetes.io/config.source"
 SUFFIXES = (".yaml", ".yml", ".json")
 FILE_BYTES_MAX = 10 * 1024 * 1024
 CONFLICT, NOT_FOUND = 409, 404
@@ -75,10 +74,6 @@ def mirror_of(pod: Obj, node: Obj) -> Obj:
         {**own, "name": node["metadata"]["name"], "uid": node["metadata"]["uid"]}
     ]
     return {**pod, "metadata": meta}
-
-
-def is_mirror(pod: Obj) -> bool:
-    return MIRROR in (pod["metadata"].get("annotations") or {})
 
 
 @attrs.define

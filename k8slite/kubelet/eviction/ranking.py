@@ -15,7 +15,7 @@ from k8slite.api.meta import Obj
 from k8slite.api.quantity import canonical, value
 from k8slite.api.quota import pod_total
 from k8slite.kubelet.eviction.thresholds import RESOURCE_OF, Observation, Threshold
-from k8slite.kubelet.pods import all_containers, containers, is_static
+from k8slite.kubelet.pods import all_containers, containers, is_mirror, is_static
 
 __all__ = ["Using", "Verdict", "is_critical", "over_limits", "rank", "verdict"]
 
@@ -53,7 +53,7 @@ class Verdict(NamedTuple):
 
 def is_critical(pod: Obj) -> bool:
     """Static pods and those of system priority are never evicted."""
-    if is_static(pod):
+    if is_static(pod) or is_mirror(pod):
         return True
     return (pod["spec"].get("priority") or 0) >= CRITICAL_PRIORITY
 
