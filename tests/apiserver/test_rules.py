@@ -198,8 +198,8 @@ async def test_updates_and_what_was_so_before() -> None:
     [
         ({"rule": ""}, "rule: Required value: rule is not specified"),
         ({"rule": "self.x +"}, "compilation failed: ERROR: <input>:1:9: Syntax error"),
-        ({"rule": "1 + 1"}, "must evaluate to bool"),
-        ({"rule": "true", "messageExpression": "1"}, "must evaluate to string"),
+        ({"rule": "1 + 1"}, "cel expression must evaluate to a bool"),
+        ({"rule": "true", "messageExpression": "1"}, "messageExpression must evaluate to a string"),
     ],
 )
 async def test_rules_that_are_none(rule: dict[str, Any], message: str) -> None:

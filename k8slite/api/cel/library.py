@@ -6,12 +6,19 @@ them, its canonical form, so that `==` compares them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from cel_expr_python import cel
 from cel_expr_python.ext import ext_optional
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, struct_pb2
+from google.protobuf import (
+    descriptor_pb2,
+    descriptor_pool,
+    duration_pb2,
+    message_factory,
+    struct_pb2,
+    timestamp_pb2,
+)
 
 from k8slite.api.cel import addresses, lists, quantities, strings, urls, versions
 from k8slite.api.cel.authorizer import ask, question, with_part
@@ -38,7 +45,8 @@ _NAMES = {
 def _make_pool(messages: Any = None) -> Any:
     pool = descriptor_pool.DescriptorPool()
     if messages is not None:
-        pool.AddSerializedFile(struct_pb2.DESCRIPTOR.serialized_pb)
+        for known in (struct_pb2, timestamp_pb2, duration_pb2):
+            pool.AddSerializedFile(known.DESCRIPTOR.serialized_pb)
         pool.AddSerializedFile(messages.SerializeToString())
     packages: dict[str, Any] = {}
     for full_name in _NAMES.values():
@@ -190,14 +198,19 @@ def _each(parameters: str) -> Iterable[str]:
 
 
 def new_environment(
-    variables: tuple[str, ...], *, patches: bool = False, messages: Any = None
+    variables: tuple[str, ...],
+    *,
+    patches: bool = False,
+    messages: Any = None,
+    typed: Mapping[str, Any] | None = None,
+    functions: bool = True,
 ) -> Any:
-    """Where expressions may name these variables.
+    """Where expressions may name these variables, and those of known types.
 
     `patches`: with the functions for making them; `messages` (a FileDescriptorProto): with these
     types.
     """
-    declared = dict.fromkeys(variables, _T.DYN)
+    declared = {**dict.fromkeys(variables, _T.DYN), **(typed or {})}
     if "authorizer" in declared:
         declared["authorizer"] = _KINDS["A"]
         declared["authorizer.requestResource"] = _KINDS["R"]
@@ -205,5 +218,5 @@ def new_environment(
         _POOL if messages is None else _make_pool(messages),
         variables=declared,
         extensions=[ext_optional.ExtOptional()],
-        functions=_functions((*_TABLES, _PATCHES) if patches else _TABLES),
+        functions=_functions((*_TABLES, _PATCHES) if patches else _TABLES) if functions else (),
     )

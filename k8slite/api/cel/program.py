@@ -106,7 +106,12 @@ def words(text: str) -> str:
     code, found, rest = text.partition(": ")
     if found and code.isupper():
         text = rest.removesuffix(f" [{code}]")
+    for theirs, ours in _TYPES.items():
+        text = text.replace(theirs, ours)
     return _QUALIFIED.sub(_first_name, text)
+
+
+_TYPES = {"google.protobuf.Timestamp": "timestamp", "google.protobuf.Duration": "duration"}
 
 
 _QUALIFIED = re.compile(

@@ -10,9 +10,9 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterator
 from typing import Any
 
+from k8slite.api.cel.names import escape
 from k8slite.api.cel.program import (
     BOOL,
     STRING,
@@ -28,10 +28,9 @@ from k8slite.api.status import (
     REQUIRED,
     FieldError,
     invalid_value,
-    required,
 )
 
-__all__ = ["check_rules", "has_rules", "list_counterpart", "validate_rules"]
+__all__ = ["check_rules", "has_rules", "list_counterpart", "with_optional_old"]
 
 EVALUATIONS_MAX = 10_000
 """For one object."""
@@ -59,49 +58,12 @@ def has_rules(schema: Any) -> bool:
     return any(has_rules(each) for each in inner)
 
 
-def validate_rules(schema: Obj, path: str) -> Iterator[FieldError]:
-    """What is wrong with the rules of a schema themselves; `path` is the schema's."""
-    for i, rule in enumerate(schema.get("x-kubernetes-validations") or ()):
-        at = f"{path}.x-kubernetes-validations[{i}]"
-        source = rule.get("rule") or ""
-        if not source.strip():
-            yield required(f"{at}.rule", "rule is not specified")
-            continue
-        try:
-            compile_expression(_source(rule), VARIABLES, BOOL)
-        except CompileError as error:
-            yield invalid_value(f"{at}.rule", _shown(rule), str(error))
-        message = rule.get("messageExpression") or ""
-        if message.strip():
-            try:
-                compile_expression(_optional(rule, message), VARIABLES, STRING)
-            except CompileError as error:
-                yield invalid_value(f"{at}.messageExpression", _shown(rule), str(error))
-    for name, inner in (schema.get("properties") or {}).items():
-        yield from validate_rules(inner, f"{path}.properties[{name}]")
-    if isinstance(schema.get("items"), dict):
-        yield from validate_rules(schema["items"], f"{path}.items")
-    if isinstance(schema.get("additionalProperties"), dict):
-        yield from validate_rules(schema["additionalProperties"], f"{path}.additionalProperties")
-
-
-def _shown(rule: Obj) -> Obj:
-    return {
-        "Rule": rule.get("rule", ""),
-        "Message": rule.get("message", ""),
-        "MessageExpression": rule.get("messageExpression", ""),
-        "Reason": rule.get("reason"),
-        "FieldPath": rule.get("fieldPath", ""),
-        "OptionalOldSelf": rule.get("optionalOldSelf"),
-    }
-
-
 def _source(rule: Obj) -> str:
-    return _optional(rule, rule["rule"])
+    return with_optional_old(rule, rule["rule"])
 
 
-def _optional(rule: Obj, source: str) -> str:
-    """Where oldSelf is optional, it reaches the expression as a list of one or none."""
+def with_optional_old(rule: Obj, source: str) -> str:
+    """A rule's expression. Where oldSelf is optional, it comes as a list of one or none."""
     return _OLD.sub(_OPTIONAL, source) if rule.get("optionalOldSelf") else source
 
 
@@ -200,7 +162,7 @@ class _Walk:
 
 
 def _told(rule: Obj, variables: Obj) -> str:
-    source = _optional(rule, rule["messageExpression"])
+    source = with_optional_old(rule, rule["messageExpression"])
     try:
         text = compile_expression(source, VARIABLES, STRING).evaluate(variables)
     except (CompileError, EvaluationError):
@@ -234,26 +196,6 @@ def list_counterpart(schema: Obj, item: Any, old: Any) -> Any:
 
 
 # --- values -------------------------------------------------------------------------------------
-
-_RESERVED = frozenset(
-    (
-        "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for",
-        "function", "if", "import", "let", "loop", "package", "namespace", "return", "var",
-        "void", "while",
-    )
-)  # fmt: skip
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
-
-
-def escape(name: str) -> str | None:
-    """A property's name as expressions spell it; None where they cannot."""
-    if _NAME.fullmatch(name) is None:
-        return None
-    if name in _RESERVED:
-        return f"__{name}__"
-    name = name.replace("__", "__underscores__").replace(".", "__dot__")
-    return name.replace("-", "__dash__").replace("/", "__slash__")
-
 
 _ROOT = ("name", "generateName")
 

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from k8slite.api import names
-from k8slite.api.cel.rules import validate_rules
+from k8slite.api.cel.rule_checks import validate_rules
 from k8slite.api.meta import Obj
 from k8slite.api.status import (
     NULL,
@@ -24,7 +24,8 @@ _STORAGE = "must have exactly one version marked as storage version"
 _COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")
 
 
-def validate_definition(o: Obj) -> list[FieldError]:
+def validate_definition(o: Obj, old: Obj | None = None) -> list[FieldError]:
+    """`old` is what an update replaces: rules that it has already are not looked at again."""
     errors: Errors = []
     spec = o.get("spec") or {}
     given, group = spec.get("names") or {}, spec.get("group", "")
@@ -55,7 +56,9 @@ def validate_definition(o: Obj) -> list[FieldError]:
             " spec.versions[*].schema instead"
         )
         errors.append(invalid_value(at, True, detail))
-    _versions(spec.get("versions") or [], errors)
+    before = ((old or {}).get("spec") or {}).get("versions") or ()
+    settled: list[Any] = [(v.get("schema") or {}).get("openAPIV3Schema") for v in before]
+    _versions(spec.get("versions") or [], errors, settled)
     _definition_names(given, errors)
     _conversion(spec.get("conversion") or {}, errors)
     _stored_versions(o, errors)
@@ -111,7 +114,7 @@ def validate_new_definition(o: Obj) -> list[FieldError]:
     return errors
 
 
-def _versions(versions: list[Obj], errors: Errors) -> None:
+def _versions(versions: list[Obj], errors: Errors, settled: list[Any]) -> None:
     seen: set[str] = set()
     for i, version in enumerate(versions):
         at, name = f"spec.versions[{i}]", version.get("name", "")
@@ -129,7 +132,8 @@ def _versions(versions: list[Obj], errors: Errors) -> None:
         else:
             schema = version["schema"]["openAPIV3Schema"]
             _structural(schema, f"{at}.schema.openAPIV3Schema", errors, root=True)
-            errors += validate_rules(schema, f"{at}.schema.openAPIV3Schema")
+            if schema not in settled:
+                errors += validate_rules(schema, f"{at}.schema.openAPIV3Schema")
         for j, column in enumerate(version.get("additionalPrinterColumns") or ()):
             _printer_column(column, f"spec.additionalPrinterColumns[{j}]", errors)
         _selectable(version, f"{at}.selectableFields", errors)
@@ -266,7 +270,7 @@ def _conversion(conversion: Obj, errors: Errors) -> None:
 
 
 def validate_definition_update(new: Obj, old: Obj) -> list[FieldError]:
-    errors = validate_definition(new)
+    errors = validate_definition(new, old)
     if (new["metadata"].get("annotations") or {}).get(_APPROVAL) != (
         old["metadata"].get("annotations") or {}
     ).get(_APPROVAL):
