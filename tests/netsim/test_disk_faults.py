@@ -175,6 +175,38 @@ def test_a_full_disk_writes_what_fits() -> None:
     run(1, scenario)
 
 
+def test_a_disk_is_full_as_long_as_one_fault_says_so() -> None:
+    async def scenario(world: World) -> None:
+        host = world.host("a")
+        file = host.disk("data").open_append("log")
+        file.append(b"1")
+        outer, inner = world.full_disk(host), world.full_disk(host)
+        outer.__enter__()
+        inner.__enter__()
+        outer.__exit__(None, None, None)
+        with pytest.raises(OSError):
+            file.append(b"2")
+        inner.__exit__(None, None, None)
+        file.append(b"3")
+
+    run(1, scenario)
+
+
+def test_a_misdirected_write_lands_on_another_sector() -> None:
+    async def scenario(world: World) -> bytes:
+        host = world.host("a")
+        file = host.disk("data").open_append("log")
+        file.append(b"".join(bytes([number]) * 512 for number in range(4)))
+        assert host.platter("data").misdirect("log")
+        return host.disk("data").read("log")
+
+    for seed in range(10):
+        content = run(seed, scenario).result
+        sectors = [content[place : place + 512] for place in range(0, 2048, 512)]
+        assert len(set(sectors)) == 3
+        assert sum(sector != bytes([n]) * 512 for n, sector in enumerate(sectors)) == 1
+
+
 def test_a_hung_disk_answers_when_it_comes_back() -> None:
     async def scenario(world: World) -> None:
         host = world.host("a")

@@ -64,6 +64,31 @@ def test_bandwidth_makes_bytes_queue() -> None:
     assert run(1, scenario, links=narrow).result == pytest.approx(10.0)
 
 
+def test_narrow_links_are_as_narrow_as_the_narrowest_fault() -> None:
+    async def scenario(world: World) -> list[float]:
+        client, server = await pair(world)
+        took = []
+
+        async def send() -> None:
+            began = world.time()
+            await client.send_all(bytes(10_000))
+            received = 0
+            while received < 10_000:
+                received += len(await server.receive_some())
+            took.append(world.time() - began)
+
+        with world.narrow("a", "b", 10_000):
+            await send()
+            with world.narrow("a", "b", 5_000):
+                await send()
+            await send()
+        await send()
+        return took
+
+    wires = LinkSettings(latency=0.0, jitter=0.0)
+    assert run(1, scenario, links=wires).result == pytest.approx([1.0, 2.0, 1.0, 0.0])
+
+
 def test_a_full_backlog_drops_and_sends_again() -> None:
     async def scenario(world: World) -> float:
         client, server = await pair(world)

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from netsim.seeds import stream
-from netsim.swarm import FAULT_KINDS, carry_out, core_only, draw_plan
+from netsim.swarm import CHIEF, FAULT_KINDS, carry_out, core_only, draw_plan
 from netsim.world import World, run
 
 HOSTS = ["a", "b", "c", "d", "e"]
@@ -52,12 +52,46 @@ def test_nothing_is_left_of_a_fault_that_is_over(kind: str) -> None:
             for disk in host.platters():
                 assert (disk.sync_fails, disk.hung) == (0, None)
                 assert disk.slowdown == pytest.approx(0.0)
+                assert disk.limits == []
         for link in world.fabric.links():
             assert not link.blocked
             assert link.transit(world.time(), 1) < 0.01
 
     for seed in range(5):
         run(seed, scenario)
+
+
+def test_faults_hit_the_chief_of_the_moment() -> None:
+    async def scenario(world: World) -> None:
+        for name in HOSTS:
+            world.host(name).start(trio.sleep_forever)
+        plan = draw_plan(
+            world.rng("plan"), HOSTS, ["user"], 10.0, kinds=["power_loss"], faults_max=4, chief=1.0
+        )
+        assert {fault.hosts for fault in plan} == {(CHIEF,)}
+        world.host("user")
+        asked = []
+
+        def chief() -> str | None:
+            asked.append(HOSTS[len(asked) % 5])
+            return asked[-1] if len(asked) != 2 else None
+
+        await carry_out(world, plan, chief)
+        died = [name for name in HOSTS if world.hosts[name].life.number > 1]
+        assert died == [name for number, name in enumerate(asked) if number != 1]
+
+    for seed in range(5):
+        run(seed, scenario)
+
+
+def test_a_lost_minority_is_not_in_the_core() -> None:
+    async def scenario(world: World) -> None:
+        for name in HOSTS:
+            world.host(name).start(trio.sleep_forever)
+        async with core_only(world, world.rng("core"), HOSTS, ["a", "c"]) as core:
+            assert core == ["b", "d", "e"]
+
+    run(1, scenario)
 
 
 def test_a_majority_is_healed_and_the_rest_is_not() -> None:
