@@ -298,8 +298,8 @@ class Server:
     def snapshot_sent(self, peer: int, ok: bool) -> None:
         self.inbox.call(lambda: self.replica.node.report_snapshot(peer, ok))
 
-    def newest_snapshot(self) -> Snapshot | None:
-        return self.snapshots.read_newest()
+    async def newest_snapshot(self) -> Snapshot | None:
+        return await self.snapshots.read_newest()
 
     def client_address_of(self, member: int) -> str:
         """Where clients reach a member, as far as it told us."""

@@ -39,7 +39,7 @@ from raftkv.raft.messages import (
 )
 from raftkv.server.incarnations import Incarnations
 from raftkv.streams import GONE, Outbox, receive, secured
-from raftkv.wire.framing import FrameReader, ProtocolError, encode, flatten
+from raftkv.wire.framing import FrameReader, ProtocolError, encode, flatten, frame_head
 from raftkv.wire.protocol import MAX_FRAME_FROM_MEMBER, VERSION
 
 __all__ = ["PeerHost", "Peers", "Self"]
@@ -57,14 +57,14 @@ GUESTS_MAX = 16
 
 
 class PeerHost(Protocol):
-    """What the streams need of the replica; synchronous but for the wait for room."""
+    """What the streams need of the replica; synchronous but for what may take a while."""
 
     def receive(self, messages: list[Message]) -> None: ...
     async def wait_room(self) -> None: ...
     def unreachable(self, peer: int) -> None: ...
     def gone(self, peer: int) -> None: ...
     def snapshot_sent(self, peer: int, ok: bool) -> None: ...
-    def newest_snapshot(self) -> Snapshot | None: ...
+    async def newest_snapshot(self) -> Snapshot | None: ...
     def is_removed(self, member: int) -> bool: ...
 
 
@@ -271,29 +271,39 @@ class Peers:
         """A snapshot goes out over a stream of its own, so that heartbeats don't wait for it."""
         if peer.snapshot_under_way:
             return
-        snapshot = self._owner.newest_snapshot()
-        if snapshot is None or self._nursery is None:
+        if self._nursery is None:
             self._owner.snapshot_sent(peer.id, False)
             return
         peer.snapshot_under_way = True
-        self._nursery.start_soon(self._send_snapshot, peer, message._replace(snapshot=snapshot))
+        self._nursery.start_soon(self._send_snapshot, peer, message)
 
     async def _send_snapshot(self, peer: Peer, message: InstallSnapshot) -> None:
-        meta, data = message.snapshot
-        log.info("snapshot goes to peer=%d index=%d bytes=%d", peer.id, meta.index, len(data))
         ok = False
         try:
-            with trio.fail_after(SNAPSHOT_SECONDS):
-                async with await self._connect(peer, "snapshot") as stream:
-                    packed = memoryview(encode([to_wire(message)]))
-                    for start in range(0, len(packed), SNAPSHOT_CHUNK_BYTES):
-                        await stream.send_all(packed[start : start + SNAPSHOT_CHUNK_BYTES])
-                    ok = (await _first_message(stream, FrameReader(65536)))[0] == "received"
+            snapshot = await self._owner.newest_snapshot()
+            if snapshot is not None:
+                with trio.fail_after(SNAPSHOT_SECONDS):
+                    ok = await self._deliver_snapshot(peer, message, snapshot)
         except (*GONE, ProtocolError, WrongCluster, trio.TooSlowError) as error:
             log.warning("snapshot did not reach peer=%d error=%r", peer.id, error)
         finally:
             peer.snapshot_under_way = False
         self._owner.snapshot_sent(peer.id, ok)
+
+    async def _deliver_snapshot(
+        self, peer: Peer, message: InstallSnapshot, snapshot: Snapshot
+    ) -> bool:
+        meta, data = snapshot
+        log.info("snapshot goes to peer=%d index=%d bytes=%d", peer.id, meta.index, len(data))
+        head = to_wire(message._replace(snapshot=Snapshot(meta, b"")))
+        async with await self._connect(peer, "snapshot") as stream:
+            await stream.send_all(frame_head(head, len(data)))
+            rest = memoryview(data)
+            while rest:
+                await stream.send_all(rest[:SNAPSHOT_CHUNK_BYTES])
+                rest = rest[SNAPSHOT_CHUNK_BYTES:]
+            answer = await _first_message(stream, FrameReader(65536))
+        return bool(answer[0] == "received")
 
     # --- in -------------------------------------------------------------------------------------
 

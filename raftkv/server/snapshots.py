@@ -130,12 +130,12 @@ class Snapshots:
         self._size = len(snapshot.data)
         self._bytes = 0
 
-    def read_newest(self) -> Snapshot | None:
+    async def read_newest(self) -> Snapshot | None:
         """For a follower that is too far behind; None where there is none that can be read."""
         if self.newest is None:
             return None
         try:
-            return snapshots.read(self._disk, self.newest)
+            return await snapshots.load(self._disk, self.newest)
         except SnapshotDamaged as error:
             log.error("snapshot can't be sent: %s", error)
             return None

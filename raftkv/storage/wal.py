@@ -170,8 +170,9 @@ class Wal:
         deleted at the next start.
         """
         self._check()
+        packed = await snapshots.pack(snapshot)
         try:
-            await self._disk.replace(snapshots.name_of(snapshot.meta), snapshots.pack(snapshot))
+            await self._disk.replace(snapshots.name_of(snapshot.meta), packed)
         except OSError as error:
             raise self._failed("a snapshot can't be written", error) from error
 

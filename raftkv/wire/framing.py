@@ -25,6 +25,7 @@ __all__ = [
     "ProtocolError",
     "encode",
     "frame",
+    "frame_head",
     "join_messages",
     "pack",
     "pack_array_header",
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 HEADER_BYTES = 4
+EMPTY_BYTES = b"\xc4\x00"
 
 _packer = msgpack.Packer(use_bin_type=True)
 pack = _packer.pack
@@ -54,6 +56,16 @@ def encode(messages: Sequence[Any]) -> bytes:
 def frame(payload: bytes) -> bytes:
     """A payload that is packed already, as a frame."""
     return len(payload).to_bytes(HEADER_BYTES, "big") + payload
+
+
+def frame_head(message: Sequence[Any], size: int) -> bytes:
+    """The beginning of a frame with one message, which ends with empty bytes: in their place `size`
+    bytes are to be sent behind it. So large ones are never copied into a frame.
+    """
+    packed = pack([message])
+    assert packed.endswith(EMPTY_BYTES)
+    head = packed.removesuffix(EMPTY_BYTES) + b"\xc6" + size.to_bytes(4, "big")
+    return (len(head) + size).to_bytes(HEADER_BYTES, "big") + head
 
 
 def join_messages(packed: Sequence[bytes]) -> bytes:

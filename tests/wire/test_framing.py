@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raftkv.wire.framing import FrameReader, ProtocolError, encode, flatten, join_messages, pack
+from raftkv.wire.framing import (
+    FrameReader,
+    ProtocolError,
+    encode,
+    flatten,
+    frame_head,
+    join_messages,
+    pack,
+)
 
 MESSAGES: list[list[Any]] = [
     [1, "put", b"key", b"value" * 50, 0, False],
@@ -79,3 +87,12 @@ def test_garbage_is_a_typed_error(data: bytes, says: str) -> None:
 def test_random_bytes_never_raise_anything_else(data: bytes) -> None:
     with contextlib.suppress(ProtocolError):
         FrameReader(100).feed(data)
+
+
+@pytest.mark.parametrize("size", [0, 1, 300, 70_000])
+def test_large_bytes_may_follow_the_head_of_their_frame(size: int) -> None:
+    """The same message, though shorter lengths would have a shorter form."""
+    data = bytes(size)
+    sent = frame_head([9, "meta", [1, b""]], size) + data
+    ((_, messages),) = FrameReader(1 << 20).feed(sent)
+    assert messages == [[9, "meta", [1, data]]]
