@@ -16,6 +16,7 @@ from pathlib import Path
 
 import trio
 
+from k8slite.apiserver.audit.files import Rotation
 from k8slite.apiserver.config import ApiserverConfig, StaticToken, StoreConfig
 from k8slite.apiserver.server import open_apiserver
 from raftkv.host import parse_address
@@ -42,6 +43,12 @@ def _parser() -> argparse.ArgumentParser:
         help="a kubeconfig of a server that reviews tokens",
     )
     add("--authorization-config", default="", metavar="FILE", help="AuthorizationConfiguration")
+    add("--encryption-provider-config", default="", metavar="FILE", help="of stored values")
+    add("--audit-policy-file", default="", metavar="FILE", help="a Policy: what to tell of whom")
+    add("--audit-log-path", default="-", metavar="FILE", help="where to (default: the output)")
+    add("--audit-log-maxage", type=int, default=0, metavar="DAYS", help="of old files")
+    add("--audit-log-maxbackup", type=int, default=0, metavar="N", help="old files kept")
+    add("--audit-log-maxsize", type=int, default=0, metavar="MB", help="of one (default: 100)")
     return parser
 
 
@@ -91,6 +98,14 @@ def main() -> int:
             authentication_config=arguments.authentication_config,
             token_webhook=arguments.authentication_token_webhook_config_file,
             authorization_config=arguments.authorization_config,
+            encryption_config=arguments.encryption_provider_config,
+            audit_policy=arguments.audit_policy_file,
+            audit_log=arguments.audit_log_path,
+            audit_rotation=Rotation(
+                arguments.audit_log_maxage,
+                arguments.audit_log_maxbackup,
+                arguments.audit_log_maxsize,
+            ),
         )
         trio.run(_serve, config)
     except (OSError, ValueError) as error:

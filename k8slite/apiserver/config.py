@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from attrs import frozen
 
+from k8slite.apiserver.audit.files import NO_LIMITS, Rotation
 from raftkv.host import Address, Tls
 
 __all__ = ["ApiserverConfig", "StaticToken", "StoreConfig"]
@@ -40,6 +41,8 @@ class ApiserverConfig:
     listen: tuple[Address, ...] = (Address("127.0.0.1", 0),)
     store: StoreConfig = StoreConfig()
     identity: str = "apiserver-1"
+    encryption_config: str = ""
+    """An EncryptionConfiguration (its path): what is stored encrypted; none: nothing."""
 
     # who may come in
     tls: ssl.SSLContext | None = None
@@ -57,6 +60,13 @@ class ApiserverConfig:
     service_account_private_key: bytes = b""
     service_account_public_keys: tuple[bytes, ...] = ()
     service_account_issuer: str = "https://kubernetes.default.svc"
+
+    # what is told of requests
+    audit_policy: str = ""
+    """A Policy (its path): what is told of which requests; none: nothing."""
+    audit_log: str = "-"
+    """Where to, in lines of JSON; "-": the standard output."""
+    audit_rotation: Rotation = NO_LIMITS
 
     # the network it tells others about
     advertise_address: str = ""

@@ -19,7 +19,7 @@ import trio
 from k8slite.api.status import ApiError, bad_request
 from k8slite.apiserver.aggregation.proxy import AGGREGATOR, pass_to_server
 from k8slite.apiserver.aggregation.remotes import Service
-from k8slite.apiserver.auth.authorize import refusal
+from k8slite.apiserver.auth.authorize import attributes_of, refusal
 from k8slite.apiserver.auth.rbac import Attributes
 from k8slite.apiserver.call import Call, User
 from k8slite.apiserver.core import Core
@@ -58,8 +58,10 @@ class Pipeline:
 
     async def handle(self, request: Request) -> Answer:
         """The answer to a request; never raises for what a client sent."""
-        started = trio.current_time()
+        started, audit = trio.current_time(), self._core.audit
         info = request_info(request)
+        if audit is not None:
+            request.received_at = self._core.now()
         try:
             answer = await self._answer(request, info)
         except ApiError as error:
@@ -74,6 +76,8 @@ class Pipeline:
             seconds = trio.current_time() - started
             known = self._core.kinds.find(info.group, info.version, info.resource)
             self._core.metrics.observe(info.verb, known, info.subresource, status, seconds)
+        if audit is not None:
+            audit.end(request, info, answer)
         return answer
 
     async def _answer(self, request: Request, info: RequestInfo) -> Answer:
@@ -154,9 +158,18 @@ class Pipeline:
     async def _identify(self, request: Request, info: RequestInfo) -> User:
         core = self._core
         user = await core.authenticator.authenticate(request, core.now())
+        if core.audit is not None:
+            core.audit.begin(request, info, user)
         if b"impersonate-user" in request.headers:
             user = await self._impersonate(request, user)
-        await core.authorizer.require(user, info)
+            if request.audit is not None:
+                request.audit.as_user(user)
+        asked = attributes_of(info)
+        decision = await core.authorizer.decide(user, asked)
+        if core.audit is not None:
+            core.audit.decided(request, decision)
+        if not decision.allowed:
+            raise refusal(user, asked, decision.reason)
         return user
 
     async def _impersonate(self, request: Request, user: User) -> User:

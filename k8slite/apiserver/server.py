@@ -18,6 +18,7 @@ from k8slite.apiserver.account_secrets import run_account_secrets
 from k8slite.apiserver.aggregation.availability import run_availability
 from k8slite.apiserver.aggregation.registrations import register_built_in, run_registrations
 from k8slite.apiserver.aggregation.remotes import Remotes
+from k8slite.apiserver.audit.log import open_audit
 from k8slite.apiserver.auth.jwt import Signer
 from k8slite.apiserver.auth.open import make_authenticator, make_authorizer
 from k8slite.apiserver.backends import Backends
@@ -35,6 +36,7 @@ from k8slite.apiserver.kind_table import KindTable
 from k8slite.apiserver.mirror import Mirror
 from k8slite.apiserver.pipeline import Pipeline
 from k8slite.apiserver.store.base import Store
+from k8slite.apiserver.store.encrypted import open_encrypted
 from k8slite.apiserver.store.open import open_store
 from raftkv.errors import Compacted, KvError
 from raftkv.host import Address, Host, Listener
@@ -88,7 +90,12 @@ async def open_apiserver(
     async with AsyncExitStack() as stack:
         if store is None:
             store = await stack.enter_async_context(open_store(config.store, host))
-        core = _make_core(config, host, store)
+        encrypted = open_encrypted(config.encryption_config, store)
+        core = _make_core(config, host, encrypted or store)
+        core.encrypted = encrypted
+        if config.audit_policy:
+            core.audit = open_audit(config, host)
+            stack.callback(core.audit.close)
         stack.push_async_callback(core.backends.aclose)
         listeners = []
         for address in config.listen:
@@ -197,10 +204,22 @@ async def _serve(core: Core, pipeline: Pipeline, stream: trio.abc.Stream) -> Non
             pipeline.handle,
             tls=core.config.tls,
             body_bytes_max=core.config.body_bytes_max,
+            address=_address_of(stream),
             crowd=core.crowd,
         )
     finally:
         core.crowd.leave()
+
+
+def _address_of(stream: trio.abc.Stream) -> Address | None:
+    """Of the other end."""
+    if not isinstance(stream, trio.SocketStream):
+        return None
+    try:
+        host, port = stream.socket.getpeername()[:2]
+    except OSError:  # it has gone already
+        return None
+    return Address(host, port)
 
 
 async def _bookmarks(core: Core) -> None:

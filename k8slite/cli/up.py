@@ -18,7 +18,7 @@ from k8slite.cli.common import DEFAULT_NAME, add_command, add_name, existing
 from k8slite.cli.output import CommandFailed, several
 from k8slite.cluster import starting
 from k8slite.cluster.layout import Layout, locate
-from k8slite.cluster.spec import IPVS_SCHEDULERS, PROXIES, ClusterSpec, Place
+from k8slite.cluster.spec import APISERVER_FILES, IPVS_SCHEDULERS, PROXIES, ClusterSpec, Place
 from k8slite.terminal import colour
 
 __all__ = ["add_commands"]
@@ -102,6 +102,8 @@ def add_commands(commands: Any) -> None:
         metavar="FILE",
         help='bearer tokens, as kube-apiserver\'s: lines of token,user,uid,"group,group"',
     )
+    for setting, words in APISERVER_FILES.items():
+        add(_flag(setting), type=Path, metavar="FILE", help=words)
     add(
         "--scheduler-config",
         type=Path,
@@ -144,8 +146,10 @@ def _new_spec(arguments: argparse.Namespace) -> ClusterSpec:
     from k8slite.cluster.machine import choose, why_no_ipvs
 
     tokens = arguments.token_auth_file
-    if tokens is not None and not os.access(tokens, os.R_OK):
-        raise CommandFailed(f"--token-auth-file {tokens} cannot be read")
+    for setting in ("token_auth_file", *APISERVER_FILES):
+        path = getattr(arguments, setting)
+        if path is not None and not os.access(path, os.R_OK):
+            raise CommandFailed(f"{_flag(setting)} {path} cannot be read")
     _check_components(arguments)
     choice = choose(arguments.runtime or "auto", arguments.proxy or "auto")
     store = arguments.store or "raftkv"
@@ -159,6 +163,7 @@ def _new_spec(arguments: argparse.Namespace) -> ClusterSpec:
         fast=bool(arguments.fast),
         port=_or(arguments.port, 0),
         token_auth_file=_absolute(tokens),
+        **{setting: _absolute(getattr(arguments, setting)) for setting in APISERVER_FILES},
         ipvs_scheduler=arguments.ipvs_scheduler or "rr",
         scheduler_config=_absolute(arguments.scheduler_config),
         controllers=arguments.controllers or "",
@@ -180,6 +185,12 @@ def _check_components(arguments: argparse.Namespace) -> None:
             from k8slite.scheduler.loader import check_configuration
 
             check_configuration(str(arguments.scheduler_config))
+        for setting in APISERVER_FILES:
+            flag, path = _flag(setting), getattr(arguments, setting)
+            if path is not None:
+                from k8slite.apiserver.checks import check_file
+
+                check_file(setting, path.read_text())
         flag = "--controllers"
         if arguments.controllers:
             from k8slite.controllers.table import selected
@@ -187,6 +198,10 @@ def _check_components(arguments: argparse.Namespace) -> None:
             selected(arguments.controllers.split(","))
     except ValueError as error:
         raise CommandFailed(f"{flag}: {error}") from error
+
+
+def _flag(setting: str) -> str:
+    return "--" + setting.replace("_", "-")
 
 
 def _or(value: int | None, default: int) -> int:
@@ -215,6 +230,9 @@ def _check_same(arguments: argparse.Namespace, spec: ClusterSpec, place: Place) 
         ),
         "--controllers": (arguments.controllers, spec.controllers),
     }
+    for setting in APISERVER_FILES:
+        given = _absolute(getattr(arguments, setting)) or None
+        wanted[_flag(setting)] = (given, getattr(spec, setting))
     for flag, (given, is_now) in wanted.items():
         if given is not None and given != is_now:
             has = f"with {flag} {is_now}" if not isinstance(is_now, bool) else f"without {flag}"

@@ -67,6 +67,16 @@ def _at_most(value: int, low: int, high: int, flag: str) -> None:
         raise InvalidSpec(f"{flag} {value}: must be from {low} to {high}")
 
 
+APISERVER_FILES: Final = {
+    "audit_policy_file": "an audit Policy: what is told of which requests, in logs/*-audit.log",
+    "encryption_provider_config": "an EncryptionConfiguration: what is stored encrypted, and how",
+    "authentication_config": "an AuthenticationConfiguration: OpenID Connect, and who is nobody",
+    "authentication_token_webhook_config_file": "a kubeconfig of a server that reviews tokens",
+    "authorization_config": "an AuthorizationConfiguration: who decides, in which order",
+}
+"""Settings that are kube-apiserver's, by its names: paths of files."""
+
+
 @attrs.frozen(kw_only=True)
 class ClusterSpec:
     """`runtime` and `proxy` are decided ones, never "auto" (see `machine.choose`)."""
@@ -81,6 +91,12 @@ class ClusterSpec:
     port: int = 0
     """Where kubectl finds the apiservers on loopback; 0: chosen when the cluster is made."""
     token_auth_file: str = ""
+    audit_policy_file: str = ""
+    """What apiservers tell of requests, each in logs/NAME-audit.log; "": nothing."""
+    encryption_provider_config: str = ""
+    authentication_config: str = ""
+    authentication_token_webhook_config_file: str = ""
+    authorization_config: str = ""
     ipvs_scheduler: str = "rr"
     """How --proxy ipvs chooses an endpoint: the kernel's name of the rule."""
     scheduler_config: str = ""

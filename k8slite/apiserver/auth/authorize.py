@@ -31,7 +31,7 @@ def attributes_of(info: RequestInfo) -> Attributes:
 
 
 class Authorizer:
-    """Decides; `require` also words the refusal.
+    """Decides.
 
     The chain is asked in order until one allows or denies. `hooks` are the webhooks in it, by name.
     """
@@ -97,13 +97,6 @@ class Authorizer:
         if asked.verb in _WRITES and asked.resource in ("nodes", "leases"):
             return asked.name == node
         return True
-
-    async def require(self, user: User, info: RequestInfo) -> None:
-        """Raises ApiError 403 with upstream's words."""
-        asked = attributes_of(info)
-        decision = await self.decide(user, asked)
-        if not decision.allowed:
-            raise refusal(user, asked, decision.reason)
 
 
 def refusal(user: User, asked: Attributes, reason: str = "") -> ApiError:

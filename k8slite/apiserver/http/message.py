@@ -7,7 +7,7 @@ and how an answer's head looks on the wire. Never does I/O.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
 import orjson
@@ -15,6 +15,9 @@ import trio
 
 from k8slite.apiserver.http.tls import TlsStream
 from raftkv.host import Address
+
+if TYPE_CHECKING:
+    from k8slite.apiserver.audit.record import Record
 
 __all__ = [
     "REASONS",
@@ -69,9 +72,15 @@ class Peer(NamedTuple):
 
 
 class Request:
-    """One parsed request. Header names are lower case; the body is complete."""
+    """One parsed request. Header names are lower case; the body is complete.
 
-    __slots__ = ("_query", "body", "headers", "method", "path", "peer", "query_string")
+    `received_at` (seconds since 1970) and `audit` are set where requests are audited.
+    """
+
+    __slots__ = (
+        "_query", "audit", "body", "headers", "method", "path", "peer", "query_string",
+        "received_at",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -89,6 +98,8 @@ class Request:
         self.body = body
         self.peer = peer
         self._query: dict[str, list[str]] | None = None
+        self.audit: Record | None = None
+        self.received_at = 0.0
 
     def header(self, name: bytes) -> str:
         """A header's value as text, empty if absent."""

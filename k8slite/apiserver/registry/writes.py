@@ -372,7 +372,7 @@ async def _attempt(
     except ApiError:
         await _require_newest(call, entry, fresh=fresh)
         raise
-    if new == old and not is_outdated(kind, entry):
+    if new == old and not is_outdated(kind, entry) and not call.core.is_stale(kind, entry):
         await _require_newest(call, entry, fresh=fresh)
         return Change(old)
     if _vanishes(strategy, new):
