@@ -271,8 +271,7 @@ class Replica(ReplyTo):
         """Apply committed entries, answer their authors, tell the watchers."""
         if not entries:
             return False
-        apply = self.machine.apply
-        all_events: list[Event] = []
+        news: list[Event] = []
         now = trio.current_time()
         for entry in entries:
             assert entry.index == self.applied + 1
@@ -280,23 +279,31 @@ class Replica(ReplyTo):
             batch = self.pending.take(entry.index, entry.term)
             if entry.kind != NORMAL or not entry.data:
                 self._apply_special(entry, batch)
-                continue
-            proposals = _orphans(entry.data) if batch is None else batch.proposals
-            for session, request_id, command in proposals:
-                result, events = apply(command)
-                if events:
-                    all_events += events
-                if command[0] in LEASE_COMMANDS and result[0] != "error":
-                    self.leasing.applied(command, now)
-                if has_pairs(command, result):
-                    session.reply_packed(request_id, result)
-                else:
-                    session.reply(request_id, result)
-            self.committed_commands += len(proposals)
+            elif batch is not None:
+                for session, request_id, command in batch.proposals:
+                    result = self._apply_command(command, news, now)
+                    if has_pairs(command, result):
+                        session.reply_packed(request_id, result)
+                    else:
+                        session.reply(request_id, result)
+                self.committed_commands += len(batch.proposals)
+            else:  # clients of another member asked for it, or it was long ago
+                commands = unpack(entry.data)
+                for command in commands:
+                    self._apply_command(command, news, now)
+                self.committed_commands += len(commands)
         self.committed_entries += len(entries)
-        if all_events:
-            self.watches.notify(all_events)
+        if news:
+            self.watches.notify(news)
         return True
+
+    def _apply_command(self, command: list[Any], news: list[Event], now: float) -> list[Any]:
+        result, events = self.machine.apply(command)
+        if events:
+            news += events
+        if command[0] in LEASE_COMMANDS and result[0] != "error":
+            self.leasing.applied(command, now)
+        return result
 
     def _apply_special(self, entry: Entry, batch: Batch | None) -> None:
         """A new leader's empty entry, or a change of the membership."""
@@ -444,19 +451,6 @@ class Replica(ReplyTo):
         self.watches.replace_machine(machine)
         self.pending.covered(self.applied)
         log.info("installed a snapshot index=%d revision=%d", self.applied, machine.revision)
-
-
-class Nobody(ReplyTo):
-    def reply(self, request_id: int, result: Any) -> None:
-        """The one who asked is a client of another member."""
-
-
-NOBODY = Nobody()
-
-
-def _orphans(data: bytes) -> list[tuple[ReplyTo, int, list[Any]]]:
-    """The commands of an entry that nobody here waits for."""
-    return [(NOBODY, 0, command) for command in unpack(data)]
 
 
 def _grows(command: list[Any]) -> bool:
