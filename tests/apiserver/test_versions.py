@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from k8slite.apiserver import Apiserver
+from k8slite.apiserver.store.memory import MemoryStore
 from tests.apiserver.hooks import Hooks
 from tests.apiserver.support import Session, open_session, open_test_apiserver, open_watch
 
@@ -363,3 +364,27 @@ async def test_fields_that_cannot_be_selected(path: str, message: str) -> None:
             422,
             f'Invalid value: "{path}": {message}',
         )
+
+
+async def test_every_server_publishes_a_definition(hooks: Hooks) -> None:
+    store = MemoryStore()
+    hooks.answers["/convert"] = converts
+    async with (
+        open_test_apiserver(store, identity="one") as first,
+        open_test_apiserver(store, identity="two") as second,
+        open_session(first) as one,
+        open_session(second) as two,
+    ):
+        await good(one, "POST", DEFINITIONS, definition(hooks))
+        for path in ("/apis/rec.io/v2", "/openapi/v3/apis/rec.io/v2", "/apis/rec.io"):
+            for session in (one, two):
+                with trio.fail_after(5):
+                    while (await session.call("GET", path))[0] != 200:
+                        await trio.sleep(0.01)
+        await good(one, "POST", ONE, disk("v1", "a", size="5"))
+        assert (await good(two, "GET", f"{TWO}/a"))["spec"] == {"capacity": "5"}
+        _, groups = await two.call("GET", "/apis")
+        (group,) = [g for g in groups["groups"] if g["name"] == "rec.io"]
+        assert [v["version"] for v in group["versions"]] == ["v2", "v1"]
+        _, index = await two.call("GET", "/openapi/v3")
+        assert {"apis/rec.io/v1", "apis/rec.io/v2"} <= index["paths"].keys()

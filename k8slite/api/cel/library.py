@@ -20,7 +20,16 @@ from google.protobuf import (
     timestamp_pb2,
 )
 
-from k8slite.api.cel import addresses, lists, quantities, strings, urls, versions
+from k8slite.api.cel import (
+    addresses,
+    formats,
+    lists,
+    macros,
+    quantities,
+    strings,
+    urls,
+    versions,
+)
 from k8slite.api.cel.authorizer import ask, question, with_part
 
 __all__ = ["message", "new_environment"]
@@ -39,6 +48,7 @@ _NAMES = {
     "G": "kubernetes.authorization.GroupCheck",
     "R": "kubernetes.authorization.ResourceCheck",
     "D": "kubernetes.authorization.Decision",
+    "F": "kubernetes.NamedFormat",
 }
 
 
@@ -70,6 +80,8 @@ _CLASSES = {
     for code, name in _NAMES.items()
 }
 _CODES = frozenset(_CLASSES.values())
+_HIDDEN = {"f": "F"}
+"""Results that the checker must not know, for `macros` makes them optional."""
 _T = cel.Type
 _KINDS = {
     "b": _T.BOOL,
@@ -83,8 +95,10 @@ _KINDS = {
     "e": _T.DURATION,
     "L": _T.List(_T.DYN),
     "S": _T.List(_T.STRING),
+    "m": _T.Map(_T.DYN, _T.DYN),
     "M": _T.Map(_T.STRING, _T.List(_T.STRING)),
     "*": _T.DYN,
+    **dict.fromkeys(_HIDDEN, _T.DYN),
     **{code: _T(name) for code, name in _NAMES.items()},
 }
 
@@ -110,10 +124,11 @@ def _dispatch(signatures: list[_Signature]) -> Callable[..., Any]:
         if found is None:
             raise ValueError("no such overload")
         value = found[2](*(v if t is None else v.text for v, t in zip(given, types, strict=True)))
-        wrap = _CLASSES.get(found[1])
+        wrap = _CLASSES.get(_HIDDEN.get(found[1], found[1]))
         return value if wrap is None else wrap(text=value)
 
-    if all(code not in _NAMES for types, result, _ in signatures for code in types + result):
+    ours = _NAMES.keys() | _HIDDEN.keys()
+    if all(code not in ours for types, result, _ in signatures for code in types + result):
         assert len(signatures) == 1, signatures
         return signatures[0][2]
     return call
@@ -152,6 +167,8 @@ _TABLES = (
     quantities.FUNCTIONS,
     addresses.FUNCTIONS,
     versions.FUNCTIONS,
+    formats.FUNCTIONS,
+    macros.FUNCTIONS,
     _AUTHORIZER,
 )
 

@@ -40,8 +40,8 @@ def compile_patch(source: str, variables: tuple[str, ...], result: str = ANY) ->
     made = _made(bare, source)
     if not made:
         if result not in _RESULTS:
-            return compile_with(bare, source, result)
-        program = compile_with(bare, source, ANY)
+            return compile_with(bare, source, result, variables)
+        program = compile_with(bare, source, ANY, variables)
         if _VARIABLES.search(source) is None:
             raise CompileError(f"must evaluate to {result}")
         return program

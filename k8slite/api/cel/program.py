@@ -8,7 +8,7 @@ library's limit, and strings of STRING_MAX characters in the functions that make
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -70,19 +70,57 @@ class Program:
 @lru_cache(maxsize=PROGRAMS_KEPT)
 def compile_expression(source: str, variables: tuple[str, ...], result: str = ANY) -> Program:
     """A program that may name these variables. Raises CompileError."""
-    return compile_with(_environment(variables), source, result)
+    return compile_with(_environment(variables), source, result, variables)
 
 
-def compile_with(env: Any, source: str, result: str) -> Program:
+def compile_with(env: Any, source: str, result: str, variables: tuple[str, ...]) -> Program:
     """A program of an environment that is there already. Raises CompileError."""
+    from k8slite.api.cel import macros
+    from k8slite.api.cel.syntax import CHECKED, pack, unpack
+
     try:
         expression = env.compile(source)
     except RuntimeError as error:
+        expanded = expand_macros(env, source, variables)
+        if expanded is not None:
+            return Program(source, env, expanded)
         raise CompileError(f"compilation failed: {words(str(error))}") from None
     wanted = _ALLOWED.get(result)
     if wanted is not None and expression.return_type().name() not in wanted:
         raise CompileError(_MUST[result])
+    if macros.has_optional_results(source):
+        tree = unpack(expression.serialize(), CHECKED)
+        macros.wrap_optional_results(tree)
+        expression = env.deserialize(pack(tree))
     return Program(source, env, expression)
+
+
+def expand_macros(env: Any, source: str, variables: Iterable[str]) -> Any:
+    """An expression whose loops have two variables, unchecked; None if it has none such.
+
+    Raises CompileError where it names what nobody has declared.
+    """
+    from k8slite.api.cel import macros
+    from k8slite.api.cel.syntax import PARSED, pack, unpack
+
+    try:
+        tree = unpack(env.compile(source, disable_check=True).serialize(), PARSED)
+    except RuntimeError:
+        return None
+    if not macros.expand(tree):
+        return None
+    known = frozenset((*variables, *_NAMED_EVERYWHERE))
+    for name in macros.undeclared(tree.expr, known):
+        text = f"undeclared reference to '{name}' (in container '')"
+        raise CompileError(f"compilation failed: ERROR: <input>:1:1: {text}")
+    return env.deserialize(pack(tree))
+
+
+_NAMED_EVERYWHERE = (
+    "int", "uint", "double", "bool", "string", "bytes", "list", "map", "null_type", "type", "sets",
+    "format", "strings", "optional", "google", "jsonpatch",
+)  # fmt: skip
+"""Types, and what functions' names begin with."""
 
 
 @lru_cache(maxsize=64)

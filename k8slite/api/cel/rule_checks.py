@@ -100,6 +100,8 @@ def _validate_place(
             except CompileError as error:
                 yield invalid_value(f"{at}.{key}", _shown(rule), str(error))
                 continue
+            if checked.tree is None:
+                continue
             cost = min(rule_cost(checked, schema) * cardinality(schema, times), MOST)
             if cost > RULE_COST_MAX:
                 yield forbidden_field(

@@ -17,7 +17,7 @@ from google.protobuf import descriptor_pb2, duration_pb2, struct_pb2, timestamp_
 
 from k8slite.api.cel.library import new_environment
 from k8slite.api.cel.names import escape
-from k8slite.api.cel.program import CompileError, words
+from k8slite.api.cel.program import CompileError, expand_macros, words
 from k8slite.api.cel.syntax import CHECKED, PARSED, nodes, unpack
 from k8slite.api.meta import Obj
 
@@ -58,7 +58,9 @@ def with_root(schema: Obj) -> Obj:
 
 
 class Checked:
-    """A rule that is well typed: its tree, and the variables that it may name."""
+    """A rule that is well typed: its tree (None if it could not be checked), and the variables
+    that it may name.
+    """
 
     __slots__ = ("old", "result", "self", "tree")
 
@@ -105,6 +107,8 @@ class SchemaTypes:
         try:
             expression = self._env.compile(spelt)
         except RuntimeError as error:
+            if expand_macros(self._env, spelt, (_self(number), old)) is not None:
+                return Checked(None, "DYN", _self(number), old)
             text = words(str(error)).replace(old, "oldSelf").replace(_self(number), "self")
             raise CompileError(f"compilation failed: {_MEMBER.sub('', text)}") from None
         tree = unpack(expression.serialize(), CHECKED)

@@ -12,7 +12,7 @@ from typing import Any
 
 from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, message_factory
 
-__all__ = ["CHECKED", "PARSED", "nodes", "pack", "unpack"]
+__all__ = ["CHECKED", "PARSED", "children", "nodes", "pack", "unpack"]
 
 PARSED, CHECKED = "ParsedExpr", "CheckedExpr"
 _PACKAGE = "cel.expr"
