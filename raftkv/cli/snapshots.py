@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ BUMP_REVISION = 1_000_000_000
 
 RESTORE = """\
 Make a data directory from a backup, for a new cluster with the backup's keys. The old members must
-not be started again; should one still run, it is refused.
+not be started again; should one still run, it is refused. What `etcdctl snapshot save` has written
+is a backup as well, whether it was etcd or `raftkv serve --etcd-listen` that was asked.
 
 A cluster of one:
   raftkv snapshot restore backup --data-dir D --name m1
@@ -71,6 +73,13 @@ def add_commands(commands: Any) -> None:
         metavar="N",
         help="how far revisions jump ahead; 0 keeps them, and the history (default: %(default)s)",
     )
+    export = snapshot.add_parser(
+        "export",
+        help="write a backup as a snapshot of etcd's, which `etcdctl snapshot restore` takes",
+    )
+    export.set_defaults(run=_export)
+    export.add_argument("file", metavar="FILE", help="the backup; -: standard input")
+    export.add_argument("target", metavar="TARGET", help="the file to write; -: standard output")
     wal = commands.add_parser("wal", help="the log on a member's disk").add_subparsers(
         title="commands", metavar="COMMAND", required=True
     )
@@ -133,6 +142,33 @@ def _read(file: str) -> bytes:
         return Path(file).read_bytes()
     except OSError as error:
         raise UsageError(f"{file} can't be read: {error.strerror}") from error
+
+
+# --- export --------------------------------------------------------------------------------------
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from raftkv.storage.backup import machine_of
+    from raftkv.storage.etcd_backup import to_etcd
+
+    data = sys.stdin.buffer.read() if arguments.file == "-" else _read(arguments.file)
+    machine = machine_of(data)
+    exported = to_etcd(machine)
+    if arguments.target == "-":
+        sys.stdout.buffer.write(exported)
+        return 0
+    path = Path(arguments.target)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(exported)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    write(f"{path}: revision {machine.revision}, {len(machine.store.index.live)} keys")
+    return 0
 
 
 # --- restore -------------------------------------------------------------------------------------

@@ -4,16 +4,21 @@ What etcd needs maintained here maintains itself: space that compaction frees is
 `Defragment` has nothing to do; the one alarm, NOSPACE, is on as long as the store is above its
 quota, and can't be switched.
 
-A `Snapshot` is a backup of our own format (`raftkv.storage.backup`) for `raftkv snapshot restore`,
-in the frame that etcd's clients check: filled up to whole blocks, and a SHA-256 behind it.
+A `Snapshot` has the format of etcd's own (`raftkv.storage.etcd_backup`): etcd restores it, and
+`raftkv snapshot restore` does.
 """
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
+import subprocess
+import sys
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
-from raftkv.errors import FutureRevision, InvalidRequest, NotLeader
+import trio
+
+from raftkv.errors import FutureRevision, InvalidRequest, NotLeader, Unavailable
 from raftkv.etcd.connection import Call
 from raftkv.etcd.member import Member
 from raftkv.etcd.outcomes import bad_leader_transferee
@@ -26,8 +31,8 @@ __all__ = ["maintenance_methods"]
 NOSPACE: Final = 1
 GET: Final = 0
 ACTIVATE: Final = 1
-BLOCK: Final = 512
-"""Clients expect whole blocks of this size before the digest."""
+EXIT_SECONDS: Final = 5.0
+EXPORTER: Final = (sys.executable, "-m", "raftkv.cli", "snapshot", "export", "-", "-")
 
 StatusResponse: Final = MESSAGES["StatusResponse"]
 HashResponse: Final = MESSAGES["HashResponse"]
@@ -111,21 +116,19 @@ class Maintenance:
         return found
 
     async def snapshot(self, call: Call) -> None:
-        """The blobs of a backup; how many bytes there will be isn't known before its end."""
-        digest, size = hashlib.sha256(), 0
-        async with self._member.connection() as connection:
+        """A snapshot that etcd restores. It is made of a backup by another process, so that neither
+        the time nor the memory for it are the member's."""
+        async with self._member.connection() as connection, _exporter() as exporter:
             (revision,) = _result(await connection.call("snapshot_open"))
-            header = self._member.header(revision)
             while True:
                 (piece,) = _result(await connection.call("snapshot_read"))
                 if not piece:
                     break
-                digest.update(piece)
-                size += len(piece)
-                await call.send(SnapshotResponse(header=header, blob=piece))
-        filling = b"\0" * (-size % BLOCK)
-        digest.update(filling)
-        await call.send(SnapshotResponse(header=header, blob=filling + digest.digest()))
+                await exporter.send_all(piece)
+            await exporter.send_stream.aclose()
+            header = self._member.header(revision)
+            async for blob in exporter.receive_stream:
+                await call.send(SnapshotResponse(header=header, blob=blob))
 
     async def alarm(self, call: Call, request: Any) -> Any:
         if request.action == ACTIVATE:
@@ -165,6 +168,35 @@ class Maintenance:
     async def auth_status(self, call: Call, request: Any) -> Any:
         """Users and roles don't exist here; clients are known by their certificates."""
         return AuthStatusResponse(header=self._member.header(), enabled=False)
+
+
+@contextlib.asynccontextmanager
+async def _exporter() -> AsyncIterator[trio.StapledStream[Any, Any]]:
+    """A process that takes a backup and, once that has ended, gives etcd's snapshot of it.
+
+    Raises Unavailable where there is none.
+    """
+    try:
+        process = await trio.lowlevel.open_process(
+            EXPORTER, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+    except OSError as error:  # out of processes, descriptors or memory
+        raise Unavailable(f"{Unavailable.text}: {error}") from error
+    assert process.stdio is not None
+    try:
+        async with process.stdio:
+            yield process.stdio
+            with trio.move_on_after(EXIT_SECONDS):
+                await process.wait()
+        if process.returncode != 0:
+            raise Unavailable(f"{Unavailable.text}: the snapshot could not be made")
+    except trio.BrokenResourceError as error:
+        raise Unavailable(f"{Unavailable.text}: the snapshot could not be made") from error
+    finally:
+        if process.returncode is None:
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
 
 
 def _is_full(status: dict[str, Any]) -> bool:

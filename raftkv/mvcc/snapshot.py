@@ -32,7 +32,7 @@ from raftkv.mvcc.leases import Lease, LeaseTable
 from raftkv.mvcc.members import MemberTable
 from raftkv.mvcc.store import Store
 
-__all__ = ["MAGIC", "checksum", "hash_kv", "is_whole", "parts", "unpack"]
+__all__ = ["MAGIC", "checksum", "hash_kv", "parts", "unpack"]
 
 MAGIC: Final = b"raftkvS3"
 _CHECKSUM: Final = struct.Struct(">I")
@@ -109,22 +109,13 @@ def hash_kv(store: Store, revision: int = 0) -> Generator[None, None, tuple[int,
         return held.revision, held.compact_revision, crc
 
 
-def is_whole(data: bytes) -> bool:
-    """Whether these bytes are a snapshot, from its first to its last."""
-    if not data.startswith(MAGIC) or len(data) < len(MAGIC) + _CHECKSUM.size:
-        return False
-    body = memoryview(data)[len(MAGIC) : -_CHECKSUM.size]
-    found: int = _CHECKSUM.unpack_from(data, len(data) - _CHECKSUM.size)[0]
-    return crc32(body) == found
-
-
 def unpack(data: bytes) -> tuple[Store, LeaseTable, MemberTable]:
     """Raises SnapshotDamaged, before anything of the contents is believed."""
-    if not data.startswith(MAGIC):
+    if not data.startswith(MAGIC) or len(data) < len(MAGIC) + _CHECKSUM.size:
         raise SnapshotDamaged("this is not a snapshot: it does not begin with " + MAGIC.decode())
-    if not is_whole(data):
-        raise SnapshotDamaged
     body = memoryview(data)[len(MAGIC) : -_CHECKSUM.size]
+    if crc32(body) != _CHECKSUM.unpack_from(data, len(data) - _CHECKSUM.size)[0]:
+        raise SnapshotDamaged
     unpacker = msgpack.Unpacker(use_list=False, max_buffer_size=len(data))
     unpacker.feed(body)
     revision, compact_revision, digest, granted, members = unpacker.unpack()

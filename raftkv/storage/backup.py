@@ -5,32 +5,30 @@ it; Raft's log, term and members are no part of it. So `restore` begins a new hi
 first entry is the snapshot, a member with a new incarnation, and a lineage that tells the restored
 cluster from the one that the backup was taken of, should some of its members still run.
 
+A snapshot of etcd's (`etcd_backup`) is as good a backup as one of ours.
+
 Every member of a cluster is restored from the same file with the same options: what they begin
 with must be equal.
 """
 
 from __future__ import annotations
 
-from hashlib import sha256
 from typing import Final
 from zlib import crc32
 
 import attrs
 
-from raftkv.errors import InvalidRequest, SnapshotDamaged
+from raftkv.errors import InvalidRequest
 from raftkv.host import Disk
 from raftkv.mvcc.machine import Machine
 from raftkv.mvcc.members import MemberInfo, MemberTable
-from raftkv.mvcc.snapshot import MAGIC, is_whole
 from raftkv.raft.messages import HardState, Snapshot, SnapshotMeta
+from raftkv.storage.etcd_backup import from_etcd, is_etcd
 from raftkv.storage.replay import Identity, is_segment
 from raftkv.storage.wal import Wal
 
-__all__ = ["BackupStatus", "describe", "restore", "unframed"]
+__all__ = ["BackupStatus", "describe", "machine_of", "restore"]
 
-BLOCK: Final = 512
-DIGEST: Final = 32
-CHECKSUM: Final = 4
 FIRST_INDEX: Final = 1
 FIRST_TERM: Final = 1
 
@@ -50,7 +48,7 @@ class BackupStatus:
 
 def describe(data: bytes) -> BackupStatus:
     """What a backup holds. Raises SnapshotDamaged."""
-    machine = Machine.restore(unframed(data))
+    machine = machine_of(data)
     return BackupStatus(
         revision=machine.revision,
         compact_revision=machine.compact_revision,
@@ -72,21 +70,9 @@ def _hash(machine: Machine) -> int:
             return found
 
 
-def unframed(data: bytes) -> bytes:
-    """A backup as `raftkv snapshot save` writes it, of one that may have come by etcd's clients.
-
-    They save whole blocks of zeros behind it, and a SHA-256 of it all. Raises SnapshotDamaged.
-    """
-    if data[: len(MAGIC)] != MAGIC or len(data) % BLOCK != DIGEST:
-        return data
-    body, digest = data[:-DIGEST], data[-DIGEST:]
-    if sha256(body).digest() != digest:
-        return data  # a backup whose length happens to be like that; it has its own checksum
-    least = len(body.rstrip(b"\0"))
-    for end in range(least, least + CHECKSUM + 1):  # its own checksum may end with zeros
-        if end <= len(body) and is_whole(body[:end]):
-            return body[:end]
-    raise SnapshotDamaged
+def machine_of(data: bytes) -> Machine:
+    """The state in a backup, ours or a snapshot of etcd's. Raises SnapshotDamaged."""
+    return from_etcd(data) if is_etcd(data) else Machine.restore(data)
 
 
 async def restore(
@@ -103,8 +89,7 @@ async def restore(
     if any(is_segment(name) for name in disk.names()):
         raise InvalidRequest("there is a log already: restore makes a new data directory")
     assert identity.member in voters
-    data = unframed(data)
-    machine = Machine.restore(data)
+    machine = machine_of(data)
     seed = b"%d,%d,%d" % (crc32(data), bump_revision, identity.cluster)
     machine.members = MemberTable(lineage=crc32(seed) or 1)
     if bump_revision:

@@ -50,6 +50,7 @@ def running(command: list[str], log: Path, *ports: int) -> Iterator[subprocess.P
 @contextlib.contextmanager
 def etcd(directory: Path) -> Iterator[str]:
     """Debian's etcd, a single member; `HOST:PORT`."""
+    directory.mkdir(exist_ok=True)
     client, peer = free_port(), free_port()
     url = f"http://127.0.0.1:{client}"
     peer_url = f"http://127.0.0.1:{peer}"
@@ -72,6 +73,7 @@ class Members(list[str]):
 @contextlib.contextmanager
 def raftkv(directory: Path, *flags: str, members: int = 1) -> Iterator[Members]:
     """Members of ours with `--etcd-listen`."""
+    directory.mkdir(exist_ok=True)
     numbers = range(1, members + 1)
     peers = {n: free_port() for n in numbers}
     given = ",".join(f"m{n}=127.0.0.1:{port}" for n, port in peers.items())

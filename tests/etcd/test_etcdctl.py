@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.certificates import Authority
-from tests.etcd.processes import Members, etcdctl, raftkv
+from tests.etcd.processes import Members, etcd, etcdctl, raftkv
 from tests.ports import free_port
 
 pytestmark = [pytest.mark.tool("etcdctl"), pytest.mark.slow]
@@ -238,22 +238,55 @@ def promote(members: Members) -> None:
 # --- a member by itself -------------------------------------------------------------------------
 
 
-def test_snapshot(tmp_path: Path) -> None:
-    """It is our own format in etcd's frame: `raftkv` restores it, etcd can't."""
-    backup, restored = str(tmp_path / "backup"), tmp_path / "restored"
-    with raftkv(tmp_path) as address:
-        etcdctl(address, "put", "kept", "1")
-        etcdctl(address, "snapshot", "save", backup)
-        etcdctl(address, "put", "kept", "2")
-    with pytest.raises(AssertionError, match="invalid database"):
-        etcdctl([], "snapshot", "status", backup)
-    raftkv_cli = [sys.executable, "-m", "raftkv.cli", "snapshot"]
-    told = subprocess.run([*raftkv_cli, "status", backup], capture_output=True, text=True)
-    assert told.returncode == 0, told.stderr
-    command = [*raftkv_cli, "restore", backup, "--data-dir", str(restored / "m1"), "--name", "m1"]
+def make_history(address: list[str]) -> int:
+    """Keys, a lease, a deletion and a compaction; the revision."""
+    lease = etcdctl(address, "lease", "grant", "5000").split()[1]
+    etcdctl(address, "put", "leased", "1", f"--lease={lease}")
+    for number in range(5):
+        etcdctl(address, "put", "changed", str(number))
+    etcdctl(address, "put", "gone", "1")
+    etcdctl(address, "del", "gone")
+    etcdctl(address, "compaction", "5")
+    etcdctl(address, "put", "large", "v" * 100_000)
+    revision: int = as_json(address, "get", "large")["header"]["revision"]
+    return revision
+
+
+def history_of(address: list[str], revision: int) -> list[str]:
+    """All there is at each revision that can be read, and the lease."""
+    (lease,) = as_json(address, "get", "leased")["kvs"]
+    told = [etcdctl(address, "lease", "timetolive", f"{lease['lease']:x}", "--keys")]
+    assert "granted with TTL(5000s)" in told[0]
+    for each in range(5, revision + 1):
+        found = as_json(address, "get", "", "--prefix", f"--rev={each}")
+        told.append(json.dumps(found["kvs"]))
+    return told[1:]
+
+
+@pytest.mark.tool("etcd")
+def test_snapshot_goes_to_etcd_and_back(tmp_path: Path) -> None:
+    saved, returned = str(tmp_path / "saved"), str(tmp_path / "returned")
+    with raftkv(tmp_path / "ours") as address:
+        revision = make_history(address)
+        before = history_of(address, revision)
+        etcdctl(address, "snapshot", "save", saved)
+        etcdctl(address, "put", "changed", "after")
+    status = as_json([], "snapshot", "status", saved)
+    assert status["revision"] == revision
+
+    directory = tmp_path / "theirs"
+    etcdctl([], "snapshot", "restore", saved, "--data-dir", str(directory / "etcd"))
+    with etcd(directory) as address:
+        assert history_of([address], revision) == before
+        etcdctl([address], "put", "changed", "there")
+        etcdctl([address], "snapshot", "save", returned)
+        after = history_of([address], revision + 1)
+
+    command = [sys.executable, "-m", "raftkv.cli", "snapshot", "restore", returned, "--name", "m1"]
+    command += ["--data-dir", str(tmp_path / "again" / "m1"), "--bump-revision", "0"]
     subprocess.run(command, check=True)
-    with raftkv(restored) as address:
-        assert etcdctl(address, "get", "kept", "--print-value-only") == "1\n"
+    with raftkv(tmp_path / "again") as address:
+        assert history_of(address, revision + 1) == after
 
 
 def test_tls_with_client_certificates(tmp_path: Path) -> None:
