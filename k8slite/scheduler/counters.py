@@ -54,6 +54,8 @@ class Counters:
     def __init__(self) -> None:
         self.images: dict[str, int] = {}
         """On how many nodes each image is."""
+        self.soft_tainted = 0
+        """Nodes with a taint that makes them less liked."""
         self.spaces: dict[str, dict[str, str]] = {}
         self.services: dict[str, dict[str, LabelSelector]] = {}
         """What the services of each namespace select."""

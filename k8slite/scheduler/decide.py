@@ -6,7 +6,6 @@ starts looking where this one stopped.
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 from attrs import define, field
 
 from k8slite.scheduler.framework import SKIP, Only, Rejection
+from k8slite.scheduler.memo import Verdict
 from k8slite.scheduler.pod_info import PodInfo
 from k8slite.scheduler.profile import FilterEntry, Profile, ScoreEntry
 from k8slite.scheduler.snapshot import NodeInfo, Snapshot
@@ -101,21 +101,17 @@ def find_feasible(pod: PodInfo, snapshot: Snapshot, start: int, profile: Profile
     if pod.nominated:  # room was made for it there
         promised = snapshot.node(pod.nominated)
         if promised is not None and (named is None or promised.name in named):
-            found = search.look_at((promised,), 1)
+            found = search.look_at((snapshot.index_of(promised),), 1)
             if found.nodes:
                 return found
     if named is not None:
-        there = [node for own in named if (node := snapshot.node(own)) is not None]
+        there = [snapshot.index_of(n) for own in named if (n := snapshot.node(own)) is not None]
         return search.look_at(there, len(there))
     start %= len(nodes)
     enough = nodes_to_find(len(nodes), profile.percentage) if profile.scores else 1
-    return search.look_at(itertools.chain(nodes[start:], nodes[:start]), enough)
+    return search.around(start, enough)
 
 
-Verdict = tuple[Rejection, str]
-"""Why not, and which plugin says so."""
-Known = tuple[int, Verdict | None, int]
-"""What is remembered of a node: as of which generation, who refuses, the sum of absolute scores."""
 Active = list[tuple[FilterEntry, Any]]
 
 
@@ -129,42 +125,60 @@ class _Search:
         self._local = [(entry, state) for entry, state in active if entry.local]
         self._others = [(e.plugin.filter, state, e.name) for e, state in active if not e.local]
         self._absolute = [entry for entry in profile.scores if entry.absolute]
-        self._memo: dict[str, Known] = snapshot.memo((profile, pod.shape))
+        self._memo = snapshot.memo((profile, pod.shape), self._look_at)
 
-    def look_at(self, nodes: Iterable[NodeInfo], enough: int) -> Feasible:
+    def around(self, start: int, enough: int) -> Feasible:
+        """All nodes from the one with this index on, until enough of them pass."""
+        nodes, totals = self._memo.nodes, self._memo.totals
+        if self._others or self._snapshot.has_promises or self._memo.refusals:
+            return self.look_at([*range(start, len(nodes)), *range(start)], enough)
+        end = start + enough  # nobody has anything against any node
+        wrapped = max(0, end - len(nodes))
+        return Feasible(
+            [*nodes[start:end], *nodes[:wrapped]],
+            [*totals[start:end], *totals[:wrapped]],  # type: ignore[list-item]  # none is None
+            looked_at=enough,
+        )
+
+    def look_at(self, indexes: Sequence[int], enough: int) -> Feasible:
+        """These nodes in this order, until enough of them pass."""
         found = Feasible()
-        pod, memo, others = self._pod, self._memo, self._others
-        promises = self._snapshot.has_promises
+        pod, nodes, others = self._pod, self._memo.nodes, self._others
+        totals, promises = self._memo.totals, self._snapshot.has_promises
+        refused: list[int] = []
         looked_at = 0
-        for node in nodes:
+        for i in indexes:
             looked_at += 1
-            known = memo.get(node.name)
-            if known is None or known[0] != node.generation:
-                known = memo[node.name] = self._look_at(node)
-            verdict = known[1]
-            if verdict is None:
-                for passes_filter, state, plugin in others:  # inlined: it is the innermost loop
-                    rejection = passes_filter(state, pod, node)
-                    if rejection is not None:
-                        verdict = rejection, plugin
-                        break
+            total = totals[i]
+            if total is None:
+                refused.append(i)
+                continue
+            node = nodes[i]
+            verdict: Verdict | None = None
+            for passes_filter, state, plugin in others:  # inlined: it is the innermost loop
+                rejection = passes_filter(state, pod, node)
+                if rejection is not None:
+                    verdict = rejection, plugin
+                    break
             if verdict is None and promises:
                 verdict = self._beside_promised(node)
             if verdict is None:
                 found.nodes.append(node)
-                found.totals.append(known[2])
+                found.totals.append(total)
                 if len(found.nodes) >= enough:
                     break
             else:
                 found.rejected[node.name] = verdict
         found.looked_at = looked_at
+        if not found.nodes:  # nobody asks otherwise
+            found.rejected |= {nodes[i].name: self._memo.refusals[i] for i in refused}
         return found
 
-    def _look_at(self, node: NodeInfo) -> Known:
-        generation = node.generation
+    def _look_at(self, node: NodeInfo) -> tuple[Verdict | None, int]:
+        """What follows from the pod's shape and the node alone."""
         verdict = _first_rejection(self._local, self._pod, node)
         if verdict is not None:
-            return generation, verdict, 0
+            return verdict, 0
         total = 0
         for entry in self._absolute:
             state = None
@@ -172,7 +186,7 @@ class _Search:
                 state = entry.plugin.pre_score(self._pod, self._snapshot, (node,))
             if state is not SKIP:
                 total += entry.weight * entry.plugin.score(state, self._pod, node)
-        return generation, None, total
+        return None, total
 
     def _beside_promised(self, node: NodeInfo) -> Verdict | None:
         """Would it still fit once those came to whom the node is promised?"""

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from k8slite.api.meta import Obj
 from k8slite.scheduler.counters import Counters
+from k8slite.scheduler.memo import ChangeLog
 from k8slite.scheduler.pod_info import HostPort, PodInfo, add_to, amounts
 
 __all__ = ["NodeInfo"]
@@ -18,14 +19,13 @@ K = TypeVar("K", bound=Hashable)
 
 
 class NodeInfo:
-    """One node: what it offers, and what is taken. `generation` is another one after each change;
-    no two nodes ever had the same."""
+    """One node: what it offers, and what is taken. Its name goes into the `log` at each change."""
 
     __slots__ = (
         "_counters",
+        "_log",
         "allocatable",
         "claims",
-        "generation",
         "images",
         "labels",
         "name",
@@ -40,11 +40,11 @@ class NodeInfo:
         "taints",
         "unschedulable",
     )
-    _generations = 0
 
-    def __init__(self, name: str, counters: Counters) -> None:
+    def __init__(self, name: str, counters: Counters, log: ChangeLog) -> None:
         self.name = name
         self._counters = counters
+        self._log = log
         self.images: dict[str, int] = {}
         self._changed()
         self.node: Obj | None = None
@@ -62,8 +62,7 @@ class NodeInfo:
         self.claims: dict[str, int] = {}
 
     def _changed(self) -> None:
-        NodeInfo._generations += 1
-        self.generation = NodeInfo._generations
+        self._log.append(self.name)
 
     def set_node(self, node: Obj) -> None:
         spec, status = node.get("spec") or {}, node.get("status") or {}
@@ -85,7 +84,9 @@ class NodeInfo:
         self._counters.count_images(self.images, 1)
         self.labels = node["metadata"].get("labels") or {}
         self.taints = spec.get("taints") or ()
+        self._counters.soft_tainted -= bool(self.soft_taints)
         self.soft_taints = [t for t in self.taints if t.get("effect") == "PreferNoSchedule"]
+        self._counters.soft_tainted += bool(self.soft_taints)
         self.unschedulable = bool(spec.get("unschedulable"))
         self.allocatable = amounts((node.get("status") or {}).get("allocatable"))
         self.pods_max = self.allocatable.pop("pods", 0)
@@ -93,6 +94,8 @@ class NodeInfo:
     def unset_node(self) -> None:
         """The node is gone; pods may be on it still."""
         self.node = None
+        self._counters.soft_tainted -= bool(self.soft_taints)
+        self.soft_taints = ()
         self._counters.count_images(self.images, -1)
         self.images = {}
         self._changed()

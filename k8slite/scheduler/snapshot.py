@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from k8slite.api.meta import Obj, deleting, name, uid
 from k8slite.scheduler.counters import Counters, PodCount
 from k8slite.scheduler.devices import Devices
+from k8slite.scheduler.memo import ChangeLog, Look, Memo
 from k8slite.scheduler.node_info import NodeInfo
 from k8slite.scheduler.pod_info import PodInfo
 from k8slite.scheduler.storage import Storage
@@ -39,7 +39,9 @@ class Snapshot:
         self.budgets: dict[str, Obj] = {}
         """PodDisruptionBudgets by key."""
         self._nominated: dict[str, dict[str, PodInfo]] = {}
-        self._memos: dict[Hashable, dict[str, Any]] = {}
+        self._memos: dict[Hashable, Memo] = {}
+        self._log = ChangeLog()
+        self._index: dict[str, int] = {}
         self._nodes: list[NodeInfo] | None = None
 
     @property
@@ -47,6 +49,7 @@ class Snapshot:
         """The nodes that exist (there may be pods on others)."""
         if self._nodes is None:
             self._nodes = [info for info in self._infos.values() if info.node is not None]
+            self._index = {info.name: i for i, info in enumerate(self._nodes)}
         return self._nodes
 
     def count(self, topology_key: str, choice: Choice) -> PodCount:
@@ -102,19 +105,26 @@ class Snapshot:
             for pod in added:
                 node.remove_pod(pod)
 
-    def memo(self, shape: Hashable) -> dict[str, Any]:
-        """A place to keep what was found for pods of this shape, by node name."""
+    def memo(self, shape: Hashable, look: Look) -> Memo:
+        """What was found for pods of this shape, up to date; `look` looks at one node."""
         found = self._memos.pop(shape, None)
         if found is None:
-            found = {}
+            found = Memo()
             if len(self._memos) >= MEMOS_MAX:
                 del self._memos[next(iter(self._memos))]
         self._memos[shape] = found
+        nodes = self.nodes
+        found.refresh(nodes, self._log, self._index, look)
         return found
 
     def node(self, node_name: str) -> NodeInfo | None:
         info = self._infos.get(node_name)
         return info if info is not None and info.node is not None else None
+
+    def index_of(self, node: NodeInfo) -> int:
+        """Its place in `nodes`."""
+        assert self.nodes
+        return self._index[node.name]
 
     def pod(self, pod_uid: str) -> PodInfo | None:
         return self._pods.get(pod_uid)
@@ -132,8 +142,6 @@ class Snapshot:
         info.unset_node()
         self._nodes = None
         self.counters.clear()
-        for memo in self._memos.values():
-            memo.pop(node_name, None)
         self._drop_if_empty(info)
 
     def put_pod(self, info: PodInfo) -> None:
@@ -189,7 +197,7 @@ class Snapshot:
     def _info(self, node_name: str) -> NodeInfo:
         info = self._infos.get(node_name)
         if info is None:
-            info = self._infos[node_name] = NodeInfo(node_name, self.counters)
+            info = self._infos[node_name] = NodeInfo(node_name, self.counters, self._log)
         return info
 
     def _drop_if_empty(self, info: NodeInfo) -> None:

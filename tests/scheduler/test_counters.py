@@ -13,6 +13,7 @@ from k8slite.api.meta import Obj, labels, name, namespace, uid
 from k8slite.scheduler.config import default_profile
 from k8slite.scheduler.decide import decide
 from k8slite.scheduler.framework import Handle
+from k8slite.scheduler.memo import LOG_MAX
 from k8slite.scheduler.plugins.pod_affinity import PodAffinity
 from k8slite.scheduler.pod_info import PodInfo, pod_info
 from k8slite.scheduler.snapshot import Snapshot
@@ -224,3 +225,27 @@ def test_equal_pods_share_a_shape() -> None:
     assert one.shape == same.shape
     assert one.shape != pod_info(pod("c", "2")).shape
     assert one.shape != pod_info(pod("d", "1", nodeSelector={"disk": "ssd"})).shape
+
+
+def test_a_memo_that_is_far_behind_is_made_anew() -> None:
+    """What is remembered agrees with looking afresh, however much has changed meanwhile."""
+    snapshot = Snapshot()
+    for number in range(3):
+        snapshot.put_node(node(f"node-{number}", "4"))
+    profile = default_profile(Handle(snapshot))
+    info = pod_info(pod("p", "3"))
+    rng = random.Random(0)
+    assert decide(info, snapshot, 0, rng, profile).node
+    big = pod_info(pod("big", "2"))
+    for _ in range(LOG_MAX):
+        snapshot.assume(big, "node-1")
+        snapshot.forget(big)
+    for number in range(3):
+        snapshot.assume(pod_info(pod(f"q{number}", "2")), f"node-{number}")
+    refused = decide(info, snapshot, 0, rng, profile)
+    assert refused.message == "0/3 nodes are available: 3 Insufficient cpu."
+    snapshot.remove_pod("uid-of-q2")
+    assert decide(info, snapshot, 1, rng, profile).node == "node-2"
+    snapshot.remove_node("node-2")
+    snapshot.put_node(node("node-3", "4"))
+    assert decide(info, snapshot, 2, rng, profile).node == "node-3"

@@ -41,7 +41,7 @@ class TaintToleration:
         return None
 
     def pre_score(self, pod: PodInfo, snapshot: Snapshot, nodes: Sequence[NodeInfo]) -> Any:
-        return True if any(node.soft_taints for node in nodes) else SKIP
+        return True if snapshot.counters.soft_tainted else SKIP
 
     def score(self, state: Any, pod: PodInfo, node: NodeInfo) -> int:
         """How many soft taints it does not tolerate."""
