@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -47,6 +48,7 @@ async def open_kubelet(context: Context) -> AsyncIterator[Running]:
         provider_id=f"k8slite://{spec.name}/{context.component.node}",
         docker_config=docker_config_path(),
         static_pod_path=str(root / "manifests"),
+        device_plugins=importlib.util.find_spec("h2") is not None,
         # A person's disk is fuller than a server's, and not ours to judge.
         eviction=tuple(each for each in HARD if each.signal == MEMORY),
         image_policy=Policy(high_percent=95, low_percent=90),

@@ -76,6 +76,8 @@ class KubeletConfig:
     cluster_domain: str = "cluster.local"
     version: str = VERSION
     provider_id: str = ""
+    device_plugins: bool = False
+    """Let device plugins register, in `root_dir`/device-plugins; needs the library h2."""
     static_pod_path: str = ""
     """A directory of manifests, which need not exist; "": no static pods."""
     docker_config: str = ""

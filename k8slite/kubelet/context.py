@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
+from typing import Protocol
 
 import attrs
 
@@ -11,6 +12,7 @@ from k8slite.client.api import Api
 from k8slite.client.events import EventRecorder
 from k8slite.kubelet.backoff import Backoff
 from k8slite.kubelet.config import KubeletConfig
+from k8slite.kubelet.devices.grant import Grant
 from k8slite.kubelet.fields import NodeFacts
 from k8slite.kubelet.node import Machine
 from k8slite.kubelet.paths import Paths
@@ -18,6 +20,35 @@ from k8slite.kubelet.pods import ephemeral_containers, find_container, init_cont
 from k8slite.kubelet.runtime.interface import PodNetwork, Runtime
 from k8slite.kubelet.status_manager import StatusManager
 from raftkv.host import Host
+
+
+class Devices(Protocol):
+    """Who gives devices to containers."""
+
+    async def allocate(self, pod: Obj, container: Obj) -> Grant:
+        """What the container needs for those that it asks for. Raises ConfigFailure."""
+        ...
+
+    def counts(self) -> Mapping[str, tuple[int, int]]:
+        """By resource: how many there are, and how many are healthy."""
+        ...
+
+    def keep_only(self, pods: Container[str]) -> None:
+        """Take back what pods had that are gone; by uid."""
+        ...
+
+
+class NoDevices:
+    """Where there are no plugins."""
+
+    async def allocate(self, pod: Obj, container: Obj) -> Grant:
+        return Grant()
+
+    def counts(self) -> Mapping[str, tuple[int, int]]:
+        return {}
+
+    def keep_only(self, pods: Container[str]) -> None:
+        return
 
 
 @attrs.frozen
@@ -33,6 +64,7 @@ class Context:
     machine: Machine
     paths: Paths
     backoff: Backoff
+    devices: Devices
     pods: Callable[[], Sequence[Obj]] = tuple
     """The node's."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 import trio
 
@@ -51,6 +51,9 @@ class Heartbeat:
         self._lease: Obj | None = None
         self.pressures: Callable[[], Collection[str]] = frozenset
         """What the node is short of; set by whoever looks."""
+        self.devices: Callable[[], Mapping[str, tuple[int, int]]] = dict
+        """How many devices there are, and are healthy, by resource."""
+        self._hurry = trio.Event()
 
     def node(self) -> Obj:
         """The Node as the API has shown it last."""
@@ -97,6 +100,7 @@ class Heartbeat:
             images=await self._runtime.list_images(),
             now=self._host.now(),
             pressures=self.pressures(),
+            devices=self.devices(),
         )
 
     async def _report(self, *, force: bool = False) -> None:
@@ -112,10 +116,16 @@ class Heartbeat:
         )
         self._reported_at = self._host.now()
 
+    def hurry(self) -> None:
+        """Something changed that others wait for."""
+        self._hurry.set()
+
     async def report_status(self) -> None:
         """Until cancelled: look at the Node as it is, and correct it."""
         while True:
-            await trio.sleep(self._config.timings.node_status * self._jitter())
+            self._hurry = trio.Event()
+            with trio.move_on_after(self._config.timings.node_status * self._jitter()):
+                await self._hurry.wait()
             try:
                 self._node = await self._api.get(NODES, self._config.node_name)
                 await self._report()

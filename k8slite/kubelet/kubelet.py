@@ -27,7 +27,7 @@ from k8slite.kubelet.admission import Rejection, admit
 from k8slite.kubelet.authorization import Gate
 from k8slite.kubelet.backoff import Backoff
 from k8slite.kubelet.config import KubeletConfig
-from k8slite.kubelet.context import Context
+from k8slite.kubelet.context import Context, Devices, NoDevices
 from k8slite.kubelet.eviction.manager import EvictionManager
 from k8slite.kubelet.eviction.ranking import Verdict
 from k8slite.kubelet.heartbeat import Heartbeat
@@ -103,10 +103,14 @@ class Kubelet:
             refused = admit(
                 pod,
                 others,
-                allocatable=allocatable(self._context.config, self._context.machine),
+                allocatable=self._allocatable(),
                 conditions=self.conditions(),
             )
         self._start(pod, refused)
+
+    def _allocatable(self) -> dict[str, str]:
+        healthy = {name: str(n) for name, (_, n) in self._context.devices.counts().items()}
+        return {**allocatable(self._context.config, self._context.machine), **healthy}
 
     def evict(self, pod: Obj, verdict: Verdict) -> None:
         """End a pod at once, as Failed."""
@@ -136,6 +140,7 @@ class Kubelet:
         """Look for what was not announced, and for what nobody asked for."""
         while True:
             await self._end_orphans()
+            self._context.devices.keep_only(self._workers)
             await trio.sleep(self._context.config.timings.relist)
 
     async def _end_orphans(self) -> None:
@@ -218,6 +223,12 @@ async def open_kubelet_with(
             listener = await host.net.listen(config.listen)
             stack.push_async_callback(listener.aclose)
         nursery = await stack.enter_async_context(open_background())
+        devices: Devices = NoDevices()
+        if config.device_plugins and runtime.features.real_processes:
+            from k8slite.kubelet.devices.manager import open_device_manager
+
+            directory = Path(config.root_dir) / "device-plugins"
+            devices = plugins = await stack.enter_async_context(open_device_manager(directory))
         context = Context(
             config=config,
             host=host,
@@ -230,6 +241,7 @@ async def open_kubelet_with(
             machine=machine,
             paths=Paths(Path(config.root_dir)),
             backoff=Backoff(timings.backoff_initial, timings.backoff_max),
+            devices=devices,
             pods=lambda: kubelet.pods(),
         )
         kubelet = Kubelet(context, pods, nursery)
@@ -255,6 +267,9 @@ async def open_kubelet_with(
         await statics.scan()  # they run though there is no apiserver
         if config.static_pod_path:
             nursery.start_soon(statics.watch_files)
+        heartbeat.devices = devices.counts
+        if config.device_plugins and runtime.features.real_processes:
+            plugins.changed = heartbeat.hurry
         await heartbeat.register()
         recorder.event_for(_node_reference(config.node_name), "Normal", "Starting", STARTING)
         nursery.start_soon(context.statuses.run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attrs
 import trio
 
 from k8slite.api.meta import Obj
@@ -18,12 +19,14 @@ from k8slite.kubelet.volume_files import realise
 from k8slite.kubelet.volumes import (
     Content,
     Files,
+    HostPath,
     ImageRoot,
     content_of,
     object_references,
     token_requests,
 )
 
+KUBELET_DIRECTORY = "/var/lib/kubelet"
 PROPAGATION = {"HostToContainer": "slave", "Bidirectional": "shared"}
 
 
@@ -52,6 +55,8 @@ class PodVolumes:
         directory = self._context.paths.volumes(pod["metadata"]["uid"])
         group = (pod["spec"].get("securityContext") or {}).get("fsGroup")
         for name, content in contents.items():
+            if isinstance(content, HostPath):
+                content = attrs.evolve(content, path=self._own(content.path))
             try:
                 if isinstance(content, ImageRoot):
                     self._paths[name] = await self._image_root(pod, directory, name, content)
@@ -61,6 +66,13 @@ class PodVolumes:
                 )
             except (OSError, ConfigFailure) as error:
                 raise _failure(name, error) from None
+
+    def _own(self, path: str) -> str:
+        """Where a node's agents look for its kubelet: this node's directory, for the machine may
+        carry several."""
+        if path == KUBELET_DIRECTORY or path.startswith(f"{KUBELET_DIRECTORY}/"):
+            return self._context.config.root_dir + path.removeprefix(KUBELET_DIRECTORY)
+        return path
 
     async def _image_root(self, pod: Obj, directory: Path, name: str, content: ImageRoot) -> Path:
         """Made once: the pod keeps what it began with. Raises VolumeFailure, OSError."""

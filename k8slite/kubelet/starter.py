@@ -83,6 +83,8 @@ class Starter:
             node=context.node,
             pod_ip=pod_ip,
         )
+        granted = await context.devices.allocate(pod, container)
+        env.update(granted.env)
         mounts: tuple[Mount, ...] = ()
         message = log_path = ""
         if context.on_disk:
@@ -99,7 +101,8 @@ class Starter:
             args=tuple(expand(word, env) for word in container.get("args") or ()),
             working_dir=container.get("workingDir") or "",
             env=tuple(env.items()),
-            mounts=mounts,
+            mounts=(*mounts, *granted.mounts),
+            devices=granted.devices,
             log_path=log_path,
             resources=resources_of(
                 pod,

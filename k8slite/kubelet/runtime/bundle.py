@@ -5,11 +5,12 @@ What is masked, mounted and allowed by default is what containerd gives an unpri
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
 
-from k8slite.kubelet.runtime.interface import ContainerConfig, Resources, Security
+from k8slite.kubelet.runtime.interface import ContainerConfig, Device, Resources, Security
 
 DEFAULT_CAPABILITIES = [
     "CAP_CHOWN",
@@ -114,8 +115,26 @@ def capabilities_of(security: Security) -> list[str]:
     return kept + [c for c in add if c not in kept and c != "CAP_ALL"]
 
 
-def limits_of(resources: Resources, *, privileged: bool) -> dict[str, Any]:
-    limits: dict[str, Any] = {"devices": [{"allow": privileged, "access": "rwm"}]}
+def limits_of(
+    resources: Resources,
+    *,
+    privileged: bool,
+    devices: tuple[Device, ...] = (),
+    nodes: Sequence[dict[str, Any]] = (),
+) -> dict[str, Any]:
+    limits: dict[str, Any] = {
+        "devices": [
+            {"allow": privileged, "access": "rwm"},
+            *(
+                {
+                    "allow": True,
+                    "access": device.permissions,
+                    **{key: node[key] for key in ("type", "major", "minor")},
+                }
+                for device, node in zip(devices, nodes, strict=True)
+            ),
+        ]
+    }
     cpu = {}
     if resources.cpu_shares:
         cpu["shares"] = resources.cpu_shares
@@ -142,8 +161,12 @@ def make_bundle(
     pid_namespace: str = "",
     cgroup: str,
     oom_score_adj_min: int,
+    nodes: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
-    """The whole document. The container joins the namespaces of process `namespaces_pid`."""
+    """The whole document. The container joins the namespaces of process `namespaces_pid`.
+
+    `nodes`: the config's devices as OCI lists them.
+    """
     security = config.security
     capabilities = capabilities_of(security)
     effective = capabilities if identity.uid == 0 else []
@@ -195,7 +218,13 @@ def make_bundle(
         "root": {"path": "rootfs", "readonly": security.read_only_root},
         "mounts": mounts,
         "linux": {
-            "resources": limits_of(config.resources, privileged=security.privileged),
+            "resources": limits_of(
+                config.resources,
+                privileged=security.privileged,
+                devices=config.devices,
+                nodes=nodes,
+            ),
+            "devices": [*nodes],
             "cgroupsPath": f"/{cgroup}",
             "namespaces": namespaces,
             "maskedPaths": [] if security.privileged else MASKED,

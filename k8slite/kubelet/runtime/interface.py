@@ -79,6 +79,15 @@ class Mount:
 
 
 @attrs.frozen
+class Device:
+    """A device node of the machine, for a container. `permissions`: of "r", "w", "m"."""
+
+    host_path: str
+    container_path: str
+    permissions: str = "rwm"
+
+
+@attrs.frozen
 class Security:
     """Who the process is and what it may do. None means: as the image says."""
 
@@ -123,6 +132,7 @@ class ContainerConfig:
     working_dir: str = ""
     env: tuple[tuple[str, str], ...] = ()
     mounts: tuple[Mount, ...] = ()
+    devices: tuple[Device, ...] = ()
     log_path: str = ""
     resources: Resources = Resources()
     security: Security = Security()

@@ -21,6 +21,7 @@ from k8slite.kubelet.runtime import cgroups
 from k8slite.kubelet.runtime.backend import SandboxView
 from k8slite.kubelet.runtime.bundle import make_bundle
 from k8slite.kubelet.runtime.command import command_of, environment_of, stop_signal_of
+from k8slite.kubelet.runtime.device_nodes import device_nodes
 from k8slite.kubelet.runtime.execute import Exec
 from k8slite.kubelet.runtime.interface import (
     ContainerConfig,
@@ -101,6 +102,7 @@ class OciBackend:
             pid_namespace=_pid_namespace(directory, config),
             cgroup=group,
             oom_score_adj_min=self._oom_score_adj_min,
+            nodes=device_nodes(config.devices),
         )
         write_json(directory / "config-oci.json", bundle)
         bundle_dir = directory / "bundle"

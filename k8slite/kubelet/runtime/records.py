@@ -26,6 +26,7 @@ from k8slite.kubelet.runtime.interface import (
     ContainerConfig,
     ContainerState,
     ContainerStatus,
+    Device,
     Mount,
     Resources,
     SandboxConfig,
@@ -85,6 +86,7 @@ def container_from_json(value: dict[str, Any]) -> ContainerConfig:
         security[name] = tuple(security[name])
     fields["security"] = Security(**security)
     fields["resources"] = Resources(**fields["resources"])
+    fields["devices"] = tuple(Device(**device) for device in fields.get("devices") or ())
     fields["mounts"] = tuple(Mount(**mount) for mount in fields["mounts"])
     fields["env"] = tuple((name, text) for name, text in fields["env"])
     for name in ("command", "args"):
