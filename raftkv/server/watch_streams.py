@@ -48,8 +48,8 @@ __all__ = ["WatchStreams"]
 log = logging.getLogger(__name__)
 
 WATCHES_PER_SESSION_MAX = 10_000
-RECEIVER_SECONDS = 0.00005
-"""The pause after a round, for each connection that was told: 50 ms with a thousand of them."""
+RECEIVER_SECONDS = 0.0001
+"""The pause after a round, for each connection that was told: 100 ms with a thousand of them."""
 PUSH_HEAD = b"\x95\x00"  # an array of 5 whose first item is 0
 PACKED_EVENTS = pack(EVENTS)
 
