@@ -169,7 +169,8 @@ class WatchCall:
             watching = self._watches[number]
             error = error_of(result) if is_error(result) else None
             if error is None or isinstance(error, Compacted):
-                self._seen(self._member.local.revision if error else result[0])
+                if error is None:
+                    self._seen(result[0])
                 await self._send(watch_id=watching.id, created=True)
             else:
                 await self._refuse(str(error))
@@ -209,7 +210,8 @@ class WatchCall:
             del self._numbers[watching.id]
 
     def _seen(self, revision: int) -> None:
-        """What headers tell never goes down on a stream."""
+        """What headers tell never goes down on a stream, and is only what the member told on it:
+        a revision of which events are still to come would be taken for progress."""
         self._revision = max(self._revision, revision)
 
     async def _refuse(self, reason: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from raftkv.etcd.schema import MESSAGES
 from tests.etcd.client import EtcdClient, Refused, Stream
@@ -166,9 +167,11 @@ class Watched:
             found += response.events
         return found
 
+    def ask_progress(self) -> None:
+        self._stream.send(M["WatchRequest"](progress_request=M["WatchProgressRequest"]()))
+
     def progress(self) -> Any:
-        request = M["WatchRequest"](progress_request=M["WatchProgressRequest"]())
-        self._stream.send(request)
+        self.ask_progress()
         return self._stream.receive()
 
     def receive(self) -> Any:
@@ -209,6 +212,45 @@ def watch_pods(fronts: Fronts, revision: int) -> None:
         while told.watch_id == -1:
             told = watched.receive()
         assert not told.events  # by itself, since nothing happened
+    finally:
+        watched.close()
+
+
+async def test_progress_is_never_ahead_of_events(tmp_path: Path) -> None:
+    async with open_fronts(tmp_path, 3) as fronts:
+
+        def write() -> None:
+            for number in range(300):
+                fronts.client(1).call("KV/Put", key=PODS + b"%d" % (number % 7), value=b"v")
+
+        watched = Watched(fronts.client(MEMBER))
+        for start in (0, 0, 1):
+            await in_thread(
+                lambda start=start: watched.create(
+                    key=PODS, range_end=PODS_END, start_revision=start
+                )
+            )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(in_thread, write)
+            nursery.start_soon(in_thread, lambda: ask_for_progress(watched, 300))
+
+
+def ask_for_progress(watched: Watched, puts: int) -> None:
+    """While others write, on several watches of one stream."""
+    try:
+        progress, last, asked = 0, dict.fromkeys(range(3), 0), 0
+        while min(last.values()) <= puts:
+            watched.ask_progress()
+            asked += 1
+            response = watched.receive()
+            for event in response.events:
+                assert event.kv.mod_revision > max(progress, last[response.watch_id])
+                last[response.watch_id] = event.kv.mod_revision
+            if response.watch_id == -1:
+                assert response.header.revision >= progress
+                progress = response.header.revision
+        assert asked
+        assert progress
     finally:
         watched.close()
 
