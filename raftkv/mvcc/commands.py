@@ -18,6 +18,7 @@ replica down). It sees only the command, never state: state-dependent refusals a
     ["member_add", id, name, peer address, promote]                       -> [revision]
     ["member_info", id, name, peer address, client address, incarnation]  -> [revision]
     ["member_remove", id]                        -> [revision]
+    ["check", revision, digest]                  -> [revision, equal], see Machine._check
     any refusal                                  -> ["error", code, message]
 
 A put with None for its value or its lease keeps the one that the key has, and there must be one.
@@ -265,6 +266,12 @@ def _member_remove(command: Command) -> None:
     _integer(command[1], "a member id", 1)
 
 
+def _check(command: Command) -> None:
+    _length(command, 3)
+    _integer(command[1], "revision")
+    _integer(command[2], "a digest")
+
+
 def _texts(values: Sequence[object], what: str) -> None:
     for value in values:
         if type(value) is not str or len(value) > TEXT_MAX:
@@ -287,6 +294,7 @@ COMMANDS: Final[dict[str, Callable[[Command], object]]] = {
     "member_add": _member_add,
     "member_info": _member_info,
     "member_remove": _member_remove,
+    "check": _check,
 }
 
 

@@ -26,9 +26,11 @@ __all__ = ["Machine"]
 class Machine:
     """All replicated state. One task mutates it."""
 
-    __slots__ = ("leases", "members", "store")
+    __slots__ = ("leases", "mark", "members", "store")
 
     def __init__(self) -> None:
+        self.mark = (0, 0)
+        """Revision and digest at the last `check`; (0, 0) before the first, and after a restore."""
         self.store = Store()
         self.leases = LeaseTable()
         self.members = MemberTable()
@@ -209,6 +211,17 @@ class Machine:
         self.members.remove(command[1])
         return [self.store.revision]
 
+    def _check(self, command: Command) -> list[Any]:
+        """Whether the state at the last check was what the leader's was; and the next mark.
+
+        The mark is no part of the state: a member that has just restored a snapshot has none, and
+        has nothing to compare until the next check.
+        """
+        _, revision, digest = command
+        equal = self.mark[0] != revision or self.mark[1] == digest
+        self.mark = (self.store.revision, self.store.digest)
+        return [self.store.revision, equal]
+
     # --- as a whole -----------------------------------------------------------------------------
 
     def snapshot(self) -> bytes:
@@ -260,4 +273,5 @@ HANDLERS: Final[dict[str, Callable[[Machine, Command], list[Any]]]] = {
     "member_add": Machine._member_add,
     "member_info": Machine._member_info,
     "member_remove": Machine._member_remove,
+    "check": Machine._check,
 }

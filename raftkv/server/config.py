@@ -41,6 +41,7 @@ class ServerConfig:
     snapshot_entries: log entries between two snapshots; `snapshot_bytes`: log bytes likewise.
     catch_up_entries: entries kept behind a snapshot, so that a slow follower needs none.
     progress_seconds: the pause after which a quiet watch that asked for it hears of progress.
+    check_seconds: how often members compare their states (`comparing`).
     campaign_at_start: stand for election at once: quick start of a founding member.
     fsync: False gives up durability for speed; only tests of other things do that.
     etcd_address: where this member also serves etcd's API, by a front that whoever runs the member
@@ -69,6 +70,7 @@ class ServerConfig:
     snapshot_bytes: int = 64 * 1024 * 1024
     catch_up_entries: int = 5_000
     progress_seconds: float = 10.0
+    check_seconds: float = 60.0
     campaign_at_start: bool = False
     fsync: bool = True
     quota_bytes: int = 2 * 1024 * 1024 * 1024

@@ -108,6 +108,7 @@ class Server:
             send=self.peers.send,
             leader_address=self.client_address_of,
             election_seconds=config.election_seconds,
+            check_seconds=config.check_seconds,
             quota_bytes=config.quota_bytes,
         )
         self.inbox: Inbox = self.replica.inbox

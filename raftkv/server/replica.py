@@ -44,6 +44,7 @@ from raftkv.raft.messages import (
 )
 from raftkv.raft.node import RaftNode
 from raftkv.server.batching import Batching
+from raftkv.server.comparing import CHECK, Comparing
 from raftkv.server.inbox import Inbox, Proposal, Read, ReplyTo
 from raftkv.server.leasing import Leasing
 from raftkv.server.pending import Batch, Pending, fail
@@ -64,6 +65,8 @@ ENTRY_BYTES = 1024 * 1024
 COMMANDS_PER_ENTRY = 1024
 NEWS_SECONDS = 0.001
 LEASE_COMMANDS = frozenset({"lease_grant", "lease_revoke", "lease_checkpoint"})
+NOTICED = LEASE_COMMANDS | {CHECK}
+"""Commands whose outcome matters to more than the state and their author."""
 
 
 class Replica(ReplyTo):
@@ -81,6 +84,7 @@ class Replica(ReplyTo):
         send: Callable[[list[Message]], None],
         leader_address: Callable[[int], str],
         election_seconds: float,
+        check_seconds: float,
         quota_bytes: int,
     ) -> None:
         self.node = node
@@ -90,6 +94,7 @@ class Replica(ReplyTo):
         self._batching = Batching()
         self.watches = WatchStreams(machine)
         self.leasing = Leasing(machine, self.inbox, election_seconds)
+        self._comparing = Comparing(self.inbox, check_seconds, node.status().last_index)
         self.applied = node.status().applied
         self._wal = wal
         self._snapshots = snapshots
@@ -301,8 +306,11 @@ class Replica(ReplyTo):
         result, events = self.machine.apply(command)
         if events:
             news += events
-        if command[0] in LEASE_COMMANDS and result[0] != "error":
-            self.leasing.applied(command, now)
+        if command[0] in NOTICED and result[0] != "error":
+            if command[0] == CHECK:
+                self._comparing.applied(self.applied, command, result)
+            else:
+                self.leasing.applied(command, now)
         return result
 
     def _apply_special(self, entry: Entry, batch: Batch | None) -> None:
@@ -415,6 +423,7 @@ class Replica(ReplyTo):
             self.watches.no_leader()
         if self.is_leader:
             self.leasing.tick(now)
+            self._comparing.tick(self.machine, now)
             self._lead_membership()
 
     @property

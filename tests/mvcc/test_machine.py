@@ -330,3 +330,23 @@ def test_keys_that_come_during_a_snapshot_do_not_change_its_bytes(
     got = [next(pieces)]
     machine.apply(put(b"aa"))
     assert b"".join([*got, *pieces]) == whole
+
+
+def test_check_compares_the_place_of_the_last_one() -> None:
+    """Whatever was written since, and with nothing to say after a restore."""
+    one, two, other = Machine(), Machine(), Machine()
+    for machine in (one, two, other):
+        machine.apply(put(b"k", b"1"))
+        assert machine.apply(["check", 0, 0])[0] == [2, True]
+    one.apply(put(b"k", b"2"))
+    other.apply(put(b"k", b"3"))
+    assert two.mark == one.mark == other.mark
+    check = ["check", *one.mark]
+    assert one.apply(check)[0] == [3, True]
+    assert two.apply(check)[0] == [2, True]
+    other.apply(check)
+    two.apply(put(b"k", b"2"))
+    check = ["check", *one.mark]
+    assert other.apply(check)[0] == [3, False]
+    assert Machine.restore(other.snapshot()).apply(check)[0] == [3, True]
+    assert one.apply(["check", -1, 0])[0][:2] == ["error", "InvalidRequest"]

@@ -28,6 +28,7 @@ from raftkv.raft.log import RaftLog
 from raftkv.raft.messages import NORMAL, Entry
 from raftkv.raft.node import RaftNode
 from raftkv.server import Server, ServerConfig, open_server
+from raftkv.server.comparing import Comparing
 from raftkv.storage.replay import ANYBODY, Identity, Recovered
 from raftkv.storage.wal import Wal
 from raftkv.wire.framing import unpack
@@ -108,6 +109,7 @@ class Members:
             "snapshot_entries": snapshot_entries,
             "catch_up_entries": rng.choice((0, 5, snapshot_entries)),
             "progress_seconds": rng.choice((1.0, 10.0)),
+            "check_seconds": world.rng("checks").choice((1.0, 60.0)),
         }
         configs = {
             f"m{id_}": ServerConfig(
@@ -173,6 +175,7 @@ def observed(
     entries are gathered in `log`."""
     take_effects, persisted = RaftNode.take_effects, RaftNode.persisted
     truncate_from, open_wal = RaftLog.truncate_from, Wal.open
+    compared = Comparing.applied
     committed = {} if log is None else log
 
     def observing_take(node: RaftNode) -> Effects:
@@ -201,6 +204,12 @@ def observed(
         reached["log truncated"] += 1
         truncate_from(raft_log, index)
 
+    def counting_comparison(
+        comparing: Comparing, index: int, command: Any, result: list[Any]
+    ) -> None:
+        reached["states compared"] += command[1] > 0
+        compared(comparing, index, command, result)
+
     async def counting_open(
         disk: Disk, identity: Identity = ANYBODY, **options: Any
     ) -> tuple[Wal, Recovered]:
@@ -213,6 +222,7 @@ def observed(
         reached["restarted with a log"] += recovered.last_index > 1
         return wal, recovered
 
+    Comparing.applied = counting_comparison  # type: ignore[method-assign]  # for this run
     RaftLog.truncate_from = counting_truncate  # type: ignore[method-assign]  # for this run
     Wal.open = counting_open  # type: ignore[method-assign,assignment]  # for this run
     RaftNode.take_effects = observing_take  # type: ignore[method-assign,assignment]  # for this run
@@ -220,6 +230,7 @@ def observed(
     try:
         yield
     finally:
+        Comparing.applied = compared  # type: ignore[method-assign]  # as it was
         RaftLog.truncate_from = truncate_from  # type: ignore[method-assign]  # as it was
         Wal.open = open_wal  # type: ignore[method-assign]  # as it was
         RaftNode.take_effects = take_effects  # type: ignore[method-assign]  # as it was

@@ -19,7 +19,7 @@ from netsim.world import World, run
 from raftkv.cli.hashing import _hash
 from raftkv.client import KvClient, open_client
 from raftkv.client.lease import open_lease
-from raftkv.errors import FutureRevision, LeaseNotFound, NotApplied, UnknownOutcome
+from raftkv.errors import Corrupt, FutureRevision, LeaseNotFound, NotApplied, UnknownOutcome
 from raftkv.host import Address
 from raftkv.raft.messages import Entry
 from tests.checkers.agreement import Agreement
@@ -136,6 +136,46 @@ def test_corruption_check_failure_is_not_pass() -> None:
             kind, pair, before = store._log[-1][0]
             store._log[-1] = ((kind, (pair[0], b"changed", *pair[2:]), before),)
             assert await _hash(kv, arguments) == 1
+
+    run(1, scenario)
+
+
+@pytest.mark.parametrize("leader_differs", [False, True])
+def test_a_member_that_differs_is_noticed_by_itself(leader_differs: bool) -> None:
+    """The same postmortem: the check is on by default. A member that applied something else than
+    its leader ends, and is made anew from its log; where it's the leader, nobody is stuck."""
+
+    def often(members: Members) -> None:
+        for name, config in members.configs.items():
+            members.configs[name] = attrs.evolve(config, check_seconds=1.0)
+        members.exits = (*members.exits, Corrupt)
+
+    async def scenario(world: World) -> None:
+        async with cluster(world, configure=often) as (members, kv):
+            leader = leader_of(members)
+            odd = leader if leader_differs else followers(members)[0]
+            for number in range(10):
+                await insist(kv, b"k", b"%d" % number)
+                await trio.sleep(0.3)
+            assert all(world.hosts[name].alive for name in members.names)
+            members.running[odd].replica.machine.store.digest ^= 1
+            died: dict[str, int] = {}
+            for number in range(60):
+                await insist(kv, b"k", b"%d" % number)
+                await trio.sleep(0.3)
+                for name in members.names:
+                    if not world.hosts[name].alive:
+                        died[name] = died.get(name, 0) + 1
+                        await world.restart(name)
+            if leader_differs:
+                world.crash(odd)
+                await world.restart(odd)
+                assert sorted([*died, odd]) == members.names
+            else:
+                assert died == {odd: 1}
+            await wait_equal(members)
+            digests = {server.replica.machine.digest for server in members.running.values()}
+            assert len(digests) == 1
 
     run(1, scenario)
 

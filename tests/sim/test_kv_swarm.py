@@ -31,6 +31,7 @@ SOMETIMES = (
     "operations answered",
     "operations unknown",
     "leases gone",
+    "states compared",
     "a watcher compacted",
     "a bit flipped",
     "a write misdirected",
