@@ -1,6 +1,7 @@
 """Many seeds at once: a process for each core, which plays one story after the other.
 
-    python -m tests.sim.pool 0:20 [--story kv]      the trace hash of each seed, in order
+    python -m tests.sim.pool 0:20 [--story kv]      the trace hash of each seed, in order; at the
+                                                    end, on stderr, what was reached how often
 
 A story is one process's work from beginning to end, so the seeds cost as many cores as there are.
 """
@@ -85,11 +86,14 @@ def main() -> int:
     arguments = parser.parse_args()
     first, _, last = arguments.seeds.partition(":")
     failed = 0
+    reached: Counter[str] = Counter()
     with Pool() as pool:
         for played in pool.play(arguments.story, range(int(first), int(last))):
             sys.stdout.write(f"{played.seed} {played.trace_hash}\n")
             sys.stderr.write(played.failure)
             failed += bool(played.failure)
+            reached.update(played.reached)
+    sys.stderr.write(", ".join(f"{name} {n}" for name, n in sorted(reached.items())) + "\n")
     return 1 if failed else 0
 
 
