@@ -81,7 +81,7 @@ def why_unusable(scheduler: str = SCHEDULER, enter: Enter = nullcontext) -> str:
         (Kernel.prepare, "dummy interfaces (module dummy)"),
         (
             lambda kernel: kernel.carry_out(AddServer(probe, scheduler, 0)),
-            f"the scheduler {scheduler} for IPVS (module ip_vs_{scheduler})",
+            f"scheduler {scheduler} for IPVS (module ip_vs_{scheduler})",
         ),
     )
     for trial, what in trials:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from k8slite.cli.main import main
 from k8slite.proxy.ipvs_plan import IpvsPlan, Server, VirtualServer, make_plan, set_changes
 from k8slite.proxy.ipvs_steps import (
     AddDestination,
@@ -184,3 +186,19 @@ def test_what_others_changed_is_seen(change: Live, expected: bool) -> None:
     known = {TCP: Live("rr", 0, {ONE: 1, TWO: 0})}
     assert intact({TCP: change}, known) is expected
     assert not intact({}, known)
+
+
+@pytest.mark.root
+@pytest.mark.tool("nft")
+def test_a_kernel_without_it_is_refused_with_the_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    from k8slite.cluster.machine import why_no_ipvs
+
+    reason = why_no_ipvs("rr")
+    if not Path("/proc/net/ip_vs").exists():
+        assert reason == "the kernel has no IPVS (module ip_vs)"
+        assert main(["up", "--name", "no-ipvs", "--proxy", "ipvs"]) == 1
+        said = capsys.readouterr().err
+        assert f"--proxy ipvs cannot be had here: {reason}" in said
+    else:
+        assert reason == ""
+        assert why_no_ipvs("nosuch").startswith("the kernel has no scheduler nosuch")
