@@ -1,14 +1,12 @@
 """The status of ValidatingAdmissionPolicies: which generation was looked at, and what seems wrong.
 
-`plan` is pure. Expressions were compiled when the policy was written, so what is checked here is
-whether they compile still, one warning for each that does not.
+`plan` is pure. Expressions were compiled when the policy was written, for objects of any type; here
+they are checked against the types of the built-in kinds that the policy names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from k8slite.api.cel import CompileError, compile_expression
+from k8slite.api.cel.policy_checks import type_warnings
 from k8slite.api.kinds import KIND
 from k8slite.api.meta import Obj, copy, generation
 from k8slite.client.workqueue import WorkQueue
@@ -19,21 +17,6 @@ from k8slite.controllers.execute import carry_out
 __all__ = ["plan", "run_policy_status_controller"]
 
 POLICIES = KIND["validatingadmissionpolicies.admissionregistration.k8s.io"]
-VARIABLES = (
-    "object", "oldObject", "request", "params", "namespaceObject", "authorizer",
-    "authorizer.requestResource", "variables",
-)  # fmt: skip
-
-
-def warnings(policy: Obj) -> Iterator[Obj]:
-    """(pure)"""
-    for i, each in enumerate(policy["spec"].get("validations") or ()):
-        for part in ("expression", "messageExpression"):
-            try:
-                if each.get(part):
-                    compile_expression(each[part], VARIABLES)
-            except CompileError as error:
-                yield {"fieldRef": f"spec.validations[{i}].{part}", "warning": str(error)}
 
 
 def plan(policy: Obj) -> list[Action]:
@@ -42,7 +25,7 @@ def plan(policy: Obj) -> list[Action]:
     if status.get("observedGeneration") == generation(policy) and "typeChecking" in status:
         return []
     changed = copy(status)
-    found = [*warnings(policy)]
+    found = type_warnings(policy)
     changed["observedGeneration"] = generation(policy)
     changed["typeChecking"] = {"expressionWarnings": found} if found else {}
     return [Update(POLICIES, {**policy, "status": changed}, "status")]

@@ -117,7 +117,9 @@ async def test_a_range_stays_while_addresses_need_it(
 
 def policy(*expressions: str) -> Obj:
     validations = [{"expression": text} for text in expressions]
-    return {"metadata": {"name": "p", "generation": 3}, "spec": {"validations": validations}}
+    rule = {"apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments"]}
+    spec = {"validations": validations, "matchConstraints": {"resourceRules": [rule]}}
+    return {"metadata": {"name": "p", "generation": 3}, "spec": spec}
 
 
 async def test_a_policy_is_told_that_it_was_looked_at(
@@ -125,7 +127,7 @@ async def test_a_policy_is_told_that_it_was_looked_at(
 ) -> None:
     own = "validatingadmissionpolicy-status-controller"
     async with open_cluster(own, pods=False) as cluster:
-        cluster.api.add(POLICIES, policy("object.spec.replicas < 5", "object.spec.("))
+        cluster.api.add(POLICIES, policy("object.spec.replicas < 5", "object.spec.nope"))
         await trio.sleep(2)
         status = cluster.api.read(POLICIES, "p")["status"]
         assert status["observedGeneration"] == 3
