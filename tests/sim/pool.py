@@ -13,6 +13,7 @@ import logging
 import multiprocessing
 import os
 import sys
+import threading
 import traceback
 import warnings
 from collections import Counter
@@ -54,9 +55,18 @@ def play_one(story: str, seed: int) -> Played:
 
 
 def _begin() -> None:
-    """In each worker: as strict as the tests, and silent about what members say."""
+    """In each worker: as strict as the tests, silent about what members say, and gone with who
+    started it, also if that one was killed."""
     warnings.simplefilter("error")
     logging.disable(logging.CRITICAL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 class Pool:
