@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 
 from k8slite.api.kinds import NODES, PODS
 from k8slite.kubelet.cleanup import cleanup
+from k8slite.kubelet.devices.grant import Grant
 from k8slite.kubelet.devices.grpc import GrpcError, serve_connection, unary_call
 from k8slite.kubelet.devices.ledger import Ledger, NoDevices
 from k8slite.kubelet.devices.manager import open_device_manager
 from k8slite.kubelet.devices.messages import MESSAGES, REGISTER
+from k8slite.kubelet.runtime.interface import ConfigFailure
 from tests.kubelet.test_kubelet_real import log_of, open_real
 from tests.kubelet.world import KubeletApi, container, pod
 
@@ -51,6 +53,7 @@ def test_the_checkpoint(tmp_path: Path) -> None:
     heir.load(tmp_path / "checkpoint")
     heir.load(tmp_path / "absent")
     assert heir.held("pod", "c", TOY) == ("a",)
+    assert heir.counts() == {TOY: (1, 0)}, "until its plugin comes again"
 
 
 TAKES = st.lists(
@@ -119,6 +122,11 @@ async def test_a_plugin_that_is_not_there(directory: Path) -> None:
             await unary_call(str(directory / "kubelet.sock"), REGISTER, request)
             await told.wait()
         assert manager.counts() == {TOY: (0, 0)}
+        resources = {"limits": {TOY: "1", "memory": "1Mi"}}
+        with pytest.raises(ConfigFailure, match=r"plugin of example.com/toy is not registered"):
+            await manager.allocate(pod(), container(resources=resources))
+        other = {"limits": {"example.com/other": "1"}}
+        assert await manager.allocate(pod(), container(resources=other)) == Grant()
 
 
 def start_plugin(directory: Path, *more: str) -> subprocess.Popen[str]:

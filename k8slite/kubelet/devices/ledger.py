@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Container, Mapping
+from collections.abc import Container
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -74,16 +75,21 @@ class Ledger:
     def save(self, path: Path) -> None:
         """Raises OSError."""
         taken = [[*key, list(ids)] for key, ids in self._taken.items()]
+        known = {resource: sorted(found) for resource, found in self.devices.items()}
         temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"taken": taken}))
+        temporary.write_text(json.dumps({"taken": taken, "devices": known}))
         os.replace(temporary, path)
 
     def load(self, path: Path) -> None:
-        """What an earlier kubelet gave away; nothing where there was none."""
+        """What an earlier kubelet knew and gave away; nothing where there was none.
+
+        Devices count as lost until their plugins register again.
+        """
         try:
-            stored: Mapping[str, list[list[object]]] = json.loads(path.read_text())
+            stored: dict[str, Any] = json.loads(path.read_text())
         except (FileNotFoundError, ValueError):
             return
-        for pod, container, resource, ids in stored.get("taken", ()):
-            assert isinstance(ids, list), "as it was saved"
-            self._taken[str(pod), str(container), str(resource)] = tuple(map(str, ids))
+        for pod, container, resource, ids in stored["taken"]:
+            self._taken[pod, container, resource] = tuple(ids)
+        for resource, ids in stored["devices"].items():
+            self.devices[resource] = dict.fromkeys(ids, False)

@@ -163,7 +163,10 @@ class DeviceManager:
                     async for body in answers:
                         told = MESSAGES["ListAndWatchResponse"].FromString(body).devices
                         found = {each.ID: each.health == HEALTHY for each in told}
+                        is_news = found.keys() != self._ledger.devices.get(resource, {}).keys()
                         self._ledger.devices[resource] = found
+                        if is_news:
+                            self._ledger.save(self._directory / CHECKPOINT)
                         self.changed()
             except (GrpcError, OSError, DecodeError) as error:
                 log.warning("device plugin lost resource=%s: %s", resource, error)
