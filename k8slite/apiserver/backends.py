@@ -27,7 +27,7 @@ from k8slite.client.http import Connection, ConnectionLost, Response, encode_req
 from k8slite.streaming.bytes import why
 from raftkv.host import Address, Host
 
-__all__ = ["BackendError", "Backends", "Place", "place_of", "service_endpoint"]
+__all__ = ["BackendError", "Backends", "Place", "place_of", "refusal_words", "service_endpoint"]
 
 IDLE_MAX = 32
 IDLE_SECONDS_MAX = 20.0
@@ -38,6 +38,34 @@ BROKEN = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
 
 class BackendError(Exception):
     """It gave no (complete) answer; the text says why."""
+
+
+_REFUSALS = {
+    400: "the server rejected our request for an unknown reason",
+    401: "the server has asked for the client to provide credentials",
+    404: "the server could not find the requested resource",
+    405: "the server does not allow this method on the requested resource",
+    422: "the server rejected our request due to an error in our request",
+    429: "the server has received too many requests and has asked us to try again later",
+    503: "the server is currently unable to handle the request",
+    504: "the server was unable to return a response in the time allotted, but may still be "
+    "processing the request",
+}
+REASON_BYTES_MAX = 2048
+
+
+def refusal_words(answer: Response) -> str:
+    """An answer that is not 200, as Kubernetes' clients tell it."""
+    if answer.status in _REFUSALS:
+        return _REFUSALS[answer.status]
+    if answer.status >= 500:
+        text = answer.body[:REASON_BYTES_MAX].decode("utf-8", "replace").strip() or "unknown"
+        shown = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        return f'an error on the server ("{shown}") has prevented the request from succeeding'
+    return (
+        f"the server responded with the status code {answer.status} but did not return more "
+        "information"
+    )
 
 
 class Place(NamedTuple):

@@ -19,7 +19,7 @@ from k8slite.api.custom import CustomKind, prune
 from k8slite.api.kinds import Kind
 from k8slite.api.meta import Obj, copy
 from k8slite.api.status import ApiError, resource_not_found
-from k8slite.apiserver.backends import BackendError, place_of
+from k8slite.apiserver.backends import BackendError, place_of, refusal_words
 from k8slite.apiserver.conversion import from_stored, to_stored
 from k8slite.apiserver.core import Core
 from k8slite.apiserver.kind_table import is_custom
@@ -149,10 +149,7 @@ async def _exchange(core: Core, webhook: Obj, uid: str, objects: list[Obj], want
     except (BackendError, binascii.Error, UnicodeDecodeError) as error:
         raise _ConversionError(_post(url, str(error))) from None
     if answer.status != 200:
-        text = answer.body[:2048].decode("utf-8", "replace").strip().replace('"', '\\"')
-        raise _ConversionError(
-            f'failed: an error on the server ("{text}") has prevented the request from succeeding'
-        )
+        raise _ConversionError(f"failed: {refusal_words(answer)}")
     return _read(answer.body, frame, uid, strict=version == "v1")
 
 

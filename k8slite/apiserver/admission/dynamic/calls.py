@@ -18,7 +18,7 @@ from k8slite.api.validation.admission import CONDITION_VARIABLES
 from k8slite.apiserver.admission.dynamic.attributes import Attributes
 from k8slite.apiserver.admission.dynamic.expressions import Bindings, conditions_hold
 from k8slite.apiserver.admission.dynamic.matching import matching_kind
-from k8slite.apiserver.backends import BackendError, place_of
+from k8slite.apiserver.backends import BackendError, place_of, refusal_words
 from k8slite.apiserver.registry.identity import new_uid
 
 __all__ = ["Verdict", "ask", "kind_to_ask"]
@@ -123,8 +123,7 @@ async def _exchange(attributes: Attributes, hook: Obj, request: Obj) -> Obj:
     except (BackendError, binascii.Error, UnicodeDecodeError) as error:
         raise _CallFailed(_post(url, seconds, str(error))) from None
     if answer.status != 200:
-        raise _CallFailed("failed to call webhook: the server rejected our request for an unknown "
-                          f"reason: HTTP {answer.status}")  # fmt: skip
+        raise _CallFailed(f"failed to call webhook: {refusal_words(answer)}")
     return _read(answer.body, review, request["uid"])
 
 

@@ -56,10 +56,11 @@ class Invocation(NamedTuple):
 
 
 async def invocations(attributes: Attributes, policies: Kind, bindings: Kind) -> list[Invocation]:
-    """All policies that a request concerns, in the order of their bindings' names."""
+    """All policies that a request concerns, in the order of their and their bindings' names."""
     mirror = attributes.call.core.mirror
     found = []
-    for binding in mirror.cache(bindings).entries.values():
+    ordered = sorted(mirror.cache(bindings).entries.values(), key=_policy_name)
+    for binding in ordered:
         bound = binding.parsed().get("spec") or {}
         policy = mirror.cache(policies).get("", bound.get("policyName", ""))
         if policy is None:
@@ -75,6 +76,10 @@ async def invocations(attributes: Attributes, policies: Kind, bindings: Kind) ->
             parameters, problem = [], f"failed to configure binding: {error.args[0]}"
         found.append(Invocation(policy, binding, kind, parameters, problem))
     return found
+
+
+def _policy_name(binding: Entry) -> str:
+    return str((binding.parsed().get("spec") or {}).get("policyName", ""))
 
 
 def _matches(attributes: Attributes, match: Obj, *, every: bool) -> Kind | None:
