@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import platform
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 import trio
 
+from k8slite.cli.output import CommandFailed
+from k8slite.cli.pulling import Bars, credentials_for
 from k8slite.kubelet.images import pull as pulling
 from k8slite.kubelet.images.archive import ARCHITECTURES
 from k8slite.kubelet.images.challenge import Challenge, parse_challenges
@@ -288,3 +291,36 @@ def test_pull_secrets() -> None:
             read_secret(secret("dockerconfigjson", ".dockerconfigjson", content))
     with pytest.raises(BadCredentials, match="base64"):
         read_secret({"type": "kubernetes.io/dockercfg", "data": {".dockercfg": "%"}})
+
+
+def test_bars_and_lines() -> None:
+    """On a terminal a line a layer, redrawn; elsewhere one when it is there."""
+    out = io.StringIO()
+    one, two = Progress("sha256:" + 64 * "a", 5, 10), Progress("sha256:" + 64 * "b", 7, 0)
+    with Bars(out) as bars:
+        bars.show(one)
+        bars.show(one._replace(done=10))
+        bars.show(two)
+    assert out.getvalue() == "aaaaaaaaaaaa: 0.0 MB\n"
+    out = io.StringIO()
+    out.isatty = lambda: True  # type: ignore[method-assign]
+    with Bars(out) as bars:
+        bars.show(one)
+        bars.show(two)
+    assert out.getvalue().splitlines() == [
+        "\x1b[2Kaaaaaaaaaaaa: [===============               ] 0.0 MB of 0.0 MB",
+        "\x1b[1A\x1b[2Kaaaaaaaaaaaa: [===============               ] 0.0 MB of 0.0 MB",
+        "\x1b[2Kbbbbbbbbbbbb: 0.0 MB",
+    ]
+
+
+def test_the_users_own_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    assert credentials_for("quay.io/app", "", "") == []
+    assert credentials_for("quay.io/app", "bob", "p") == [Credential("bob", "p")]
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"auths": {"quay.io": auth("ann")}}))
+    assert credentials_for("quay.io/app", "", "") == [Credential("ann", "p")]
+    config.write_text("{")
+    with pytest.raises(CommandFailed, match=r"config.json cannot be used: not JSON"):
+        credentials_for("quay.io/app", "", "")

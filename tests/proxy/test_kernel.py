@@ -43,6 +43,7 @@ def lab() -> Iterator[Lab]:
         for node, name in ((1, "one"), (2, "two")):
             lab.serve(lab.pod(name, node, 2), 8080, name)
             lab.pod(f"client-{node}", node, 9)
+        lab.serve(lab.nodes[0].netns, 9090, "node")
         yield lab
 
 
@@ -154,6 +155,15 @@ async def test_the_host_is_reached_through_a_service(lab: Lab, writers: list[Any
         answer = await trio.to_thread.run_sync(lab.ask, netns("pod-client-1"), WEB, 80)
     listener.close()
     assert answer == "host"
+
+
+async def test_a_server_of_the_node_itself(lab: Lab, writers: list[Any]) -> None:
+    """As pods ask their node for names: the endpoint is an address of the node that balances."""
+    node = lab.nodes[0]
+    slices = [endpoint_slice(endpoint(node.address), port=9090)]
+    await sync(writers, [service(internalTrafficPolicy="Local")], slices)
+    for client in ("pod-client-1", "node-1"):
+        assert lab.ask(netns(client), WEB, 80).split()[0] == "node", client
 
 
 async def test_a_second_life_takes_over_and_cleans_up(
