@@ -21,6 +21,7 @@ __all__ = [
     "PENDING",
     "Allocated",
     "Resize",
+    "differs",
     "first_allocated",
     "plan_resize",
     "with_allocated",
@@ -84,14 +85,21 @@ def _parts(granted: Obj) -> Obj:
     return {part: granted.get(part, {}) for part in ("requests", "limits")}
 
 
+def differs(pod: Obj, allocated: Allocated) -> list[Obj]:
+    """The containers that ask for something else than they were granted."""
+    return [
+        each
+        for each in _resizable(pod)
+        if each["name"] in allocated and _resources(each) != allocated[each["name"]]
+    ]
+
+
 def plan_resize(
     pod: Obj, allocated: Allocated, others: Iterable[Obj], allocatable: Mapping[str, str]
 ) -> Resize:
     """`others`: the node's other pods."""
     changed = {
-        each["name"]: _restarts(each, allocated[each["name"]])
-        for each in _resizable(pod)
-        if each["name"] in allocated and _resources(each) != allocated[each["name"]]
+        each["name"]: _restarts(each, allocated[each["name"]]) for each in differs(pod, allocated)
     }
     if not changed:
         return Resize()

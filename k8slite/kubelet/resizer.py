@@ -15,6 +15,7 @@ from k8slite.kubelet.pods import TERMINAL, Observed, find_container, phase
 from k8slite.kubelet.resize import (
     IN_PROGRESS,
     PENDING,
+    differs,
     first_allocated,
     plan_resize,
     with_allocated,
@@ -44,6 +45,9 @@ class Resizer:
         """Change what can be changed: what must be restarted for it, and when to look again."""
         if self._allocated is None:
             self._allocated = first_allocated(pod)
+        if not differs(pod, self._allocated):
+            self.conditions.clear()
+            return [], None
         uid = pod["metadata"]["uid"]
         others = [
             other
