@@ -81,6 +81,7 @@ class Kv:
             result = await self._member.write(*command)
         else:
             result = await self._member.read(*command)
+            await self._member.applied(result[0])
         return translate.txn_response(request, result, self._member.header(result[0]))
 
     async def compact(self, call: Call, request: Any) -> Any:

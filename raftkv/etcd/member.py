@@ -32,6 +32,8 @@ LOCAL: Final = Address("this member", 0)
 REQUEST_SECONDS: Final = 5.0
 """How long a request may take beside two elections; etcd's own."""
 POLL_SECONDS: Final = 0.02
+APPLY_SECONDS: Final = 0.001
+"""Between two looks whether a follower has applied; the leader tells it about as soon."""
 Header: Final = MESSAGES["ResponseHeader"]
 T = TypeVar("T")
 
@@ -116,7 +118,19 @@ class Member:
         return await self.in_time(self.client.read(request, near=near))
 
     async def write(self, *request: Any) -> Any:
-        return await self.in_time(self.client.write(request))
+        """Answered once this member has applied it as well."""
+        result = await self.in_time(self.client.write(request))
+        await self.applied(result[0])
+        return result
+
+    async def applied(self, revision: int) -> None:
+        """Wait until this member is as far as the leader's answer: what its client asks of it next
+        (a watch from now on, a serializable range) must not be of an older state. etcd's members
+        answer when they have applied a request themselves."""
+        if self.local.revision < revision:
+            with trio.move_on_after(self.election_seconds):
+                while self.local.revision < revision:
+                    await trio.sleep(APPLY_SECONDS)
 
     async def in_time(self, asked: Awaitable[T]) -> T:
         with trio.move_on_after(self._seconds):
@@ -138,6 +152,8 @@ class Member:
             request = ("range", start, end, left, revision or at, options)
             page, _, more, _ = await self.read(*request, near=serializable)
             kvs += page
+        if not serializable:
+            await self.applied(at)
         return [kvs, count, more, at]
 
     async def status(self) -> dict[str, Any]:

@@ -50,6 +50,8 @@ async def in_thread(function: Callable[[], T]) -> T:
 
 @contextlib.asynccontextmanager
 async def open_fronts(directory: Path, members: int = 1, **options: Any) -> AsyncIterator[Fronts]:
+    if members > 1:  # a busy machine shall not make elections: calls are given some seconds only
+        options.setdefault("tick_seconds", 0.05)
     async with open_cluster(directory, members, **options) as cluster:
         fronts = Fronts(cluster)
         async with contextlib.AsyncExitStack() as stack:

@@ -73,6 +73,18 @@ async def test_objects_live_and_die(tmp_path: Path) -> None:
         assert found.header.revision == revision + 2
 
 
+async def test_a_follower_answers_when_it_has_applied(tmp_path: Path) -> None:
+    """So that its client's next watch begins behind what it has written itself."""
+    async with open_fronts(tmp_path, 3) as fronts:
+        leader = await fronts.cluster.wait_leader()
+        member = next(n for n in fronts.addresses if n != leader.id)
+        for number in range(50):
+            put_there = await fronts.call("KV/Put", member, key=PODS, value=b"%d" % number)
+            (kv,) = (await fronts.call("KV/Range", member, key=PODS, serializable=True)).kvs
+            assert kv.value == b"%d" % number
+            assert fronts.cluster.servers[member].revision >= put_there.header.revision
+
+
 async def test_lists_in_pages_of_one_revision(tmp_path: Path) -> None:
     async with open_fronts(tmp_path) as fronts:
         for number in range(5):
