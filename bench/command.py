@@ -22,7 +22,7 @@ from bench import etcd
 from bench.processes import BenchFailed
 from raftkv.streams import only_error
 
-__all__ = ["add_output", "conclude", "machine", "numbers", "table"]
+__all__ = ["TOLD", "add_output", "conclude", "machine", "numbers", "table"]
 
 Results = dict[str, Any]
 TOLD = (BenchFailed, OSError, trio.TooSlowError)

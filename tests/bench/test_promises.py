@@ -59,6 +59,21 @@ def test_the_exit_code_tells(
     assert json.loads(capsys.readouterr().out)["results"][0]["holds"] is holds
 
 
+def test_what_cannot_be_measured_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(effort: promises.Effort) -> list[promises.Row]:
+        raise BenchFailed("a member ended")
+
+    async def fine(effort: promises.Effort) -> list[promises.Row]:
+        return [promises.Row("one", "> 0", "1", holds=True)]
+
+    monkeypatch.setitem(promises.PARTS, "gets", broken)  # type: ignore[misc]
+    monkeypatch.setitem(promises.PARTS, "watch", fine)  # type: ignore[misc]
+    told = trio.run(promises.measure, TINY, ["gets", "watch"])
+    assert [row["holds"] for row in told["results"]] == [False, True]
+    assert "a member ended" in told["results"][0]["measured"]
+    assert promises.verdict(told) == 1
+
+
 def test_unknown_parts_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     parser = argparse.ArgumentParser()
     promises.add_arguments(parser)
