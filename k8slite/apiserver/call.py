@@ -45,7 +45,7 @@ class Call:
         self.kind = kind
         self.warnings: list[str] = []
         self.annotations: dict[str, str] = {}
-        """What admission has to say to auditors."""
+        """What admission has said to auditors (see `annotate`)."""
 
     @property
     def namespace(self) -> str:
@@ -60,6 +60,12 @@ class Call:
         """Have the answer carry a Warning header."""
         if text not in self.warnings:
             self.warnings.append(text)
+
+    def annotate(self, key: str, value: str) -> None:
+        """Tell auditors, in the place of what was said under this key before."""
+        self.annotations[key] = value
+        if self.request.audit is not None:
+            self.request.audit.annotate(key, value)
 
     def headers(self) -> tuple[tuple[bytes, bytes], ...]:
         """The answer's extra headers."""

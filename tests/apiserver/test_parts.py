@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
 from k8slite.apiserver import Apiserver
-from k8slite.apiserver.admission import chain
-from k8slite.apiserver.call import Call
 from tests.apiserver.hooks import Hooks, register
 from tests.apiserver.support import Session, open_session, open_test_apiserver, pod
 
@@ -177,16 +176,20 @@ async def test_policies_about_parts(
         assert messages == [expression, "1 > 2"]
 
 
-async def test_what_auditors_are_told(hooks: Hooks, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Call] = []
-    ask = chain.review
+AUDIT = """
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- {level: Metadata, resources: [{group: "", resources: [configmaps]}]}
+"""
 
-    async def review(call: Call, new: Any, old: Any) -> None:
-        await ask(call, new, old)
-        seen.append(call)
 
-    monkeypatch.setattr("k8slite.apiserver.registry.writes.review", review)
-    async with world() as (_, session):
+async def test_what_auditors_are_told(hooks: Hooks, tmp_path: Path) -> None:
+    log, audit_policy = tmp_path / "audit.log", tmp_path / "audit.yaml"
+    audit_policy.write_text(AUDIT)
+    audited = {"audit_policy": str(audit_policy), "audit_log": str(log)}
+    async with open_test_apiserver(**audited) as server, open_session(server) as session:
         hooks.answers |= {"/m": lambda r: {}, "/v": lambda r: {"auditAnnotations": {"k": "seen"}}}
         rules = [rule("", "configmaps")]
         await register(session, hooks, "mutating", "a", "m", rules=rules)
@@ -208,7 +211,7 @@ async def test_what_auditors_are_told(hooks: Hooks, monkeypatch: pytest.MonkeyPa
         body = {"metadata": {"name": "m"}}
         status, _ = await session.call("POST", "/api/v1/namespaces/default/configmaps", body)
         assert status == 201
-        notes = seen[-1].annotations
+        notes = orjson.loads(log.read_bytes().splitlines()[-1])["annotations"]
         assert notes["v.example.org/k"] == "seen"
         assert notes["p/name"] == "it is m"
         assert "p/none" not in notes

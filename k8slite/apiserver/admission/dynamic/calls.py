@@ -80,7 +80,7 @@ async def ask(attributes: Attributes, hook: Obj, kind: Kind) -> Verdict:
         if isinstance(warning, str):
             attributes.call.warn(warning)
     for key, value in (response.get("auditAnnotations") or {}).items():
-        attributes.call.annotations[f"{name}/{key}"] = str(value)
+        attributes.call.annotate(f"{name}/{key}", str(value))
     if response.get("allowed") is not True:
         raise _denial(name, response.get("status") or response.get("result") or {})
     return Verdict(response.get("patch"))

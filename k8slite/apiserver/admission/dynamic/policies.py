@@ -66,9 +66,9 @@ def _act(attributes: Attributes, invocation: Invocation, failure: _Failure) -> l
             "expressionIndex": failure.expression,
             "validationActions": list(actions),
         }
-        annotations = attributes.call.annotations
-        notes = [*orjson.loads(annotations.get(FAILURE_NOTE, "[]")), note]
-        annotations[FAILURE_NOTE] = orjson.dumps(notes).decode()
+        call = attributes.call
+        notes = [*orjson.loads(call.annotations.get(FAILURE_NOTE, "[]")), note]
+        call.annotate(FAILURE_NOTE, orjson.dumps(notes).decode())
     if "Warn" in actions:
         attributes.call.warn(f"Validation failed for {where}: {failure.message}")
     if "Deny" not in actions:
@@ -108,10 +108,9 @@ def _note(attributes: Attributes, policy: str, audit: Obj, evaluation: Evaluatio
     if not isinstance(value, str) or not value.strip():
         return
     key, text = f"{policy}/{audit['key']}", value.strip()[:NOTE_BYTES_MAX]
-    annotations = attributes.call.annotations
-    known = annotations.get(key, "")
+    known = attributes.call.annotations.get(key, "")
     if text not in known.split(", "):
-        annotations[key] = f"{known}, {text}" if known else text
+        attributes.call.annotate(key, f"{known}, {text}" if known else text)
 
 
 def _that_fail(evaluation: Evaluation, spec: Obj, *, ignores: bool) -> Iterator[_Failure]:

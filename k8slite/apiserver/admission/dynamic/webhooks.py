@@ -52,13 +52,11 @@ async def mutating_webhooks(attributes: Attributes, pass_: Pass) -> None:
             pass_.changed()
         place = f"round_{pass_.round}_index_{number}"
         note = {"configuration": hook.configuration, "webhook": hook.hook["name"]}
-        annotations = attributes.call.annotations
-        annotations[f"mutation.webhook.admission.k8s.io/{place}"] = orjson.dumps(
-            {**note, "mutated": mutated}
-        ).decode()
+        text = orjson.dumps({**note, "mutated": mutated}).decode()
+        attributes.call.annotate(f"mutation.webhook.admission.k8s.io/{place}", text)
         if verdict.failed_open:
             key = f"failed-open.mutation.webhook.admission.k8s.io/{place}"
-            annotations[key] = hook.hook["name"]
+            attributes.call.annotate(key, hook.hook["name"])
         if hook.hook.get("reinvocationPolicy") == "IfNeeded":
             pass_.may_be_asked_again(number)
     pass_.end(attributes.new)
@@ -95,7 +93,7 @@ async def validating_webhooks(attributes: Attributes) -> None:
                 verdict = await ask(attributes, hook, kind)
                 if verdict.failed_open:
                     key = f"failed-open.validating.webhook.admission.k8s.io/round_0_index_{i}"
-                    attributes.call.annotations[key] = hook["name"]
+                    attributes.call.annotate(key, hook["name"])
             except ApiError as error:
                 refusals[i] = error
 
