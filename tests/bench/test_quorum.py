@@ -16,7 +16,6 @@ import trio
 from bench.cells import LoadOptions, check_nothing_lost, gap
 from bench.load import pauses
 from bench.processes import BenchFailed, Running, environment
-from bench.progress import bar
 from bench.quorum import Grid, add_arguments, measure, run, show
 from bench.sources import CheckedSource, count_of
 from bench.stores import open_store
@@ -174,9 +173,3 @@ def test_raftkv_bench_is_this(tmp_path: Path) -> None:
     told = json.loads(ran.stdout)
     assert (told["bench"], len(told["results"]), ran.stderr) == ("quorum", 1, b"")
     assert "raftkv, 2 clients" in picture.read_text()
-
-
-def test_progress() -> None:
-    assert bar(0.0, 0.0, 90).endswith("  0%, 1:30 left")
-    assert bar(0.5, 60.0, 90) == "[############------------]  50%, 1:00 left"
-    assert bar(2.0, 60.0, 90).endswith("100%, 0:00 left")
