@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,16 @@ def docker_archive(path: Path, layers: list[bytes], *tags: str, **config: Any) -
 
 
 def oci_files(
-    layers: list[bytes], name: str = "example.com/app:1", *, compress: bool = True, **config: Any
+    layers: list[bytes],
+    name: str = "example.com/app:1",
+    *,
+    compress: bool = True,
+    packer: Callable[[bytes], bytes] = lambda layer: gzip.compress(layer, mtime=0),
+    **config: Any,
 ) -> dict[str, bytes]:
     """An OCI layout as a mapping of paths."""
     document = config_of(layers, **config)
-    blobs = [gzip.compress(layer, mtime=0) if compress else layer for layer in layers]
+    blobs = [packer(layer) if compress else layer for layer in layers]
     kind = "application/vnd.oci.image.layer.v1.tar" + ("+gzip" if compress else "")
     manifest = json.dumps(
         {

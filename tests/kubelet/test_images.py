@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import stat
+import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -105,6 +106,24 @@ def test_oci_layouts_are_loaded(
     if os.geteuid() == 0:
         assert (image.layers[0] / "etc/hello").read_bytes() == b"world"
         assert stat.S_IMODE((image.layers[0] / "etc/hello").stat().st_mode) == 0o640
+
+
+@pytest.mark.tool("zstd")
+def test_layers_in_zstd(store: ImageStore, tmp_path: Path) -> None:
+    def pack(layer: bytes) -> bytes:
+        done = subprocess.run(["zstd", "-qc"], input=layer, capture_output=True, check=True)
+        return done.stdout
+
+    big = tar(member("etc/blob", os.urandom(300_000)))
+    files = oci_files([LAYER, big], packer=pack)
+    (image,) = store.load(write_files(tmp_path / "layout", files))
+    assert len(image.layers) == 2
+    name, blob = max(files.items(), key=lambda item: len(item[1]))
+    for number, bad in enumerate((blob[:-1000], blob[:-1] + b"!", blob[:4])):
+        broken = ImageStore(tmp_path / f"store-{number}")
+        with pytest.raises(BadArchive, match="is damaged"):
+            broken.load(write_files(tmp_path / f"layout-{number}", {**files, name: bad}))
+        assert broken.images() == []
 
 
 def test_a_compressed_archive_is_read_too(store: ImageStore, tmp_path: Path) -> None:

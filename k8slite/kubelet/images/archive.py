@@ -7,16 +7,19 @@ outside: names that leave it, wrong digests and odd shapes raise BadArchive with
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
 import platform
 import re
+import subprocess
 import tarfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import attrs
 import orjson
@@ -24,6 +27,7 @@ import orjson
 JSON_MAX = 16 * 1024 * 1024
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 REF_NAMES = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
+GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 HEX = re.compile(r"[0-9a-f]{64}")
 
 
@@ -190,20 +194,12 @@ class Archive:
         where = f"{self._path}: layer {layer.path}"
         with self.open(layer.path) as raw:
             outer = HashingReader(raw)
-            magic = outer.peek(4)
-            if magic[:2] == b"\x1f\x8b":
-                plain: Any = gzip.GzipFile(fileobj=outer)
-            elif magic == b"\x28\xb5\x2f\xfd":
-                raise BadArchive(
-                    f"{where} is compressed with zstd, which is not supported; use gzip"
-                )
-            else:
-                plain = outer
-            inner = HashingReader(plain)
             try:
-                yield inner
-                while inner.read(1 << 20):
-                    pass
+                with _uncompressed(outer, where) as plain:
+                    inner = HashingReader(plain)
+                    yield inner
+                    while inner.read(1 << 20):
+                        pass
                 while outer.read(1 << 20):
                     pass
             except (tarfile.TarError, EOFError, gzip.BadGzipFile) as error:
@@ -211,6 +207,54 @@ class Archive:
             if layer.digest:
                 check_digest(where, outer.hexdigest(), layer.digest)
             check_digest(where, inner.hexdigest(), layer.diff_id)
+
+
+@contextmanager
+def _uncompressed(stream: HashingReader, where: str) -> Iterator[Any]:
+    magic = stream.peek(4)
+    if magic[:2] == GZIP:
+        yield gzip.GzipFile(fileobj=cast("IO[bytes]", stream))
+    elif magic == ZSTD:
+        with _from_zstd(stream, where) as plain:
+            yield plain
+    else:
+        yield stream
+
+
+@contextmanager
+def _from_zstd(stream: HashingReader, where: str) -> Iterator[IO[bytes]]:
+    """Through the program, which a thread feeds: Python has no zstd before 3.14."""
+    try:
+        process = subprocess.Popen(
+            ["zstd", "-dcq"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+    except FileNotFoundError:
+        raise BadArchive(f"{where} is compressed with zstd; install zstd, or use gzip") from None
+    assert process.stdin is not None, "opened with a pipe"
+    assert process.stdout is not None, "opened with a pipe"
+    into = process.stdin
+
+    def feed() -> None:
+        # It has had enough or died, or the archive ends too soon: the digest tells.
+        with contextlib.suppress(OSError, EOFError, tarfile.TarError), into:
+            while chunk := stream.read(1 << 16):
+                into.write(chunk)
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    try:
+        yield process.stdout
+        code = process.wait()
+    finally:
+        process.stdout.close()
+        process.kill()
+        process.wait()
+        feeder.join()
+    if code != 0:
+        raise BadArchive(f"{where} is damaged: zstd failed with {code}")
 
 
 class HashingReader(io.RawIOBase):
