@@ -17,6 +17,7 @@ from k8slite.api.kinds import (
 from k8slite.api.meta import Obj, format_time, labels, name, namespace, parse_time, set_condition
 from k8slite.api.selectors import SelectorError, from_object, parse_labels
 from k8slite.api.status import ApiError
+from k8slite.client.api import ObjList
 from k8slite.client.errors import REQUEST_ERRORS
 from k8slite.client.workqueue import WorkQueue
 from k8slite.controllers.actions import Note, Update
@@ -30,6 +31,8 @@ from k8slite.controllers.service_pods import namespace_index
 __all__ = ["POD_METRICS", "run_autoscale_controller"]
 
 POD_METRICS = Kind("metrics.k8s.io", "v1beta1", "PodMetrics", "pods")
+CUSTOM_VERSIONS = ("v1beta2", "v1beta1")
+NOT_FOUND = 404
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 
 
@@ -149,12 +152,12 @@ async def _read(
             return Measured(pods=pod_readings(listed.items, source["name"], container))
         case "Pods":
             source = metric["pods"]["metric"]
-            listed = await context.api.list(_custom("pods", "*", source), space, labels=selector)
+            listed = await _custom(context, "pods", "*", source, space, selector)
             return Measured(pods=custom_readings(listed.items))
         case "Object":
             source, about = metric["object"]["metric"], metric["object"]["describedObject"]
             kind = await _kind_of(context, about.get("apiVersion", "v1"), about["kind"])
-            listed = await context.api.list(_custom(kind.resource, about["name"], source), space)
+            listed = await _custom(context, kind.resource, about["name"], source, space)
             if not listed.items:
                 return Measured(error="no metrics returned from custom metrics API")
             return Measured(milli=quantity.milli_value(str(listed.items[0]["value"])))
@@ -167,9 +170,19 @@ async def _read(
     return Measured(milli=sum(quantity.milli_value(str(i["value"])) for i in listed.items))
 
 
-def _custom(plural: str, own: str, metric: Obj) -> Kind:
-    path = f"{plural}/{own}/{metric['name']}"
-    return Kind("custom.metrics.k8s.io", "v1beta2", "MetricValue", path)
+async def _custom(
+    context: Context, resource: str, own: str, metric: Obj, space: str, labels: str = ""
+) -> ObjList:
+    """Values of a custom metric, in the newest version that is served. Raises REQUEST_ERRORS."""
+    path = f"{resource}/{own}/{metric['name']}"
+    for version in CUSTOM_VERSIONS:
+        kind = Kind("custom.metrics.k8s.io", version, "MetricValue", path)
+        try:
+            return await context.api.list(kind, space, labels=labels)
+        except ApiError as error:
+            if error.code != NOT_FOUND or version == CUSTOM_VERSIONS[-1]:
+                raise
+    raise AssertionError("the last version returns or raises")
 
 
 def pod_readings(items: list[Obj], resource: str, container: str) -> dict[str, Reading]:

@@ -17,6 +17,7 @@ from k8slite.controllers.context import Controller
 from k8slite.controllers.cronjob import run_cronjob_controller
 from k8slite.controllers.daemonset import run_daemonset_controller
 from k8slite.controllers.deployment import run_deployment_controller
+from k8slite.controllers.device_taints import run_device_taint_controller
 from k8slite.controllers.disruption import run_disruption_controller
 from k8slite.controllers.endpoints import run_endpoints_controller
 from k8slite.controllers.endpointslice import run_endpointslice_controller
@@ -91,6 +92,7 @@ CONTROLLERS: Final[dict[str, Entry]] = {
     "service-cidr-controller": Entry(run_service_cidr_controller),
     "validatingadmissionpolicy-status-controller": Entry(run_policy_status_controller),
     "node-lifecycle-controller": Entry(run_node_lifecycle_controller),
+    "device-taint-eviction-controller": Entry(run_device_taint_controller, 8),
     "taint-eviction-controller": Entry(run_taint_eviction_controller, 8),
     "pod-garbage-collector-controller": Entry(run_pod_gc_controller),
     "garbage-collector-controller": Entry(run_garbage_collector, 20),
