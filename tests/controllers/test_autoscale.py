@@ -7,8 +7,15 @@ from typing import Any
 import pytest
 import trio
 
-from k8slite.api.kinds import DEPLOYMENTS, HORIZONTAL_POD_AUTOSCALERS, PODS
+from k8slite.api.kinds import (
+    CUSTOM_RESOURCE_DEFINITIONS,
+    DEPLOYMENTS,
+    HORIZONTAL_POD_AUTOSCALERS,
+    PODS,
+    Kind,
+)
 from k8slite.api.meta import Obj, get_condition
+from k8slite.api.status import not_found
 from k8slite.controllers.autoscale import POD_METRICS, pod_readings, seconds
 from k8slite.controllers.autoscale_behavior import Memory, limit
 from k8slite.controllers.autoscale_plan import Measured, Target, plan
@@ -287,3 +294,34 @@ async def test_a_deployment_follows_its_load(autojump_clock: trio.testing.MockCl
             load(5)
             await trio.sleep(15)
         assert len(cluster.pods()) == 1
+
+
+async def test_custom_metrics_and_custom_resources(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The metrics come in an older version, and the target is defined by a definition."""
+    metric = {"metric": {"name": "hits"}, "target": {"type": "AverageValue", "averageValue": "10"}}
+    obj = autoscaler({"type": "Pods", "pods": metric})
+    obj["spec"]["scaleTargetRef"] = {"apiVersion": "x.io/v1", "kind": "Octopus", "name": "web"}
+    octopuses = Kind("x.io", "v1", "Octopus", "octopodes")
+    values = Kind("custom.metrics.k8s.io", "v1beta1", "MetricValue", "pods/*/hits")
+    async with open_cluster("horizontal-pod-autoscaler-controller", pods=False) as cluster:
+        api = cluster.api
+
+        def fault(verb: str, kind: Kind, key: str) -> BaseException | None:
+            old = kind.group == "custom.metrics.k8s.io" and kind.version == "v1beta2"
+            return not_found(kind, "hits") if old else None
+
+        api.fault = fault
+        names = {"kind": "Octopus", "plural": "octopodes"}
+        definition = {"metadata": {"name": "o"}, "spec": {"group": "x.io", "names": names}}
+        api.add(CUSTOM_RESOURCE_DEFINITIONS, definition)
+        selector = {"matchLabels": {"app": "web"}}
+        target = {"metadata": meta_of("web"), "spec": {"replicas": 1, "selector": selector}}
+        api.add(octopuses, {**target, "status": {"replicas": 1}})
+        api.add(PODS, asking("p0"))
+        about = {"describedObject": {"kind": "Pod", "name": "p0"}, "value": "30"}
+        api.add(values, {"metadata": meta_of("p0", labels={"app": "web"}), **about})
+        api.add(HORIZONTAL_POD_AUTOSCALERS, obj)
+        await trio.sleep(20)
+        assert api.read(octopuses, "n/web")["spec"]["replicas"] == 3
