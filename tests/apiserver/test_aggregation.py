@@ -363,3 +363,34 @@ async def test_other_servers_can_read_whom_to_trust(tmp_path: Path) -> None:
     assert data["client-ca-file"].startswith("-----BEGIN CERTIFICATE-----")
     assert data["requestheader-allowed-names"] == '["front-proxy-client"]'
     assert data["requestheader-username-headers"] == '["X-Remote-User"]'
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    (
+        {"caBundle": "YWJj"},
+        'spec.caBundle: Invalid value: "3 bytes": local APIServices may not have a caBundle',
+    ),
+    (
+        {"service": {"name": "s"}},
+        "spec.service.namespace: Required value",
+    ),
+    (
+        {
+            "service": {"name": "s", "namespace": "n"},
+            "caBundle": "YWJj",
+            "insecureSkipTLSVerify": True,
+        },
+        "spec.insecureSkipTLSVerify: Invalid value: true: may not be true if caBundle is present",
+    ),
+]
+
+
+@pytest.mark.parametrize(("spec", "message"), REFUSED)
+async def test_services_that_are_none(session: Session, spec: dict[str, Any], message: str) -> None:
+    whole = {"group": "gizmo.io", "version": "v1", "groupPriorityMinimum": 1, "versionPriority": 1}
+    body = {"metadata": {"name": NAME}, "spec": {**whole, **spec}}
+    status, answer = await session.call("POST", SERVICES, body)
+    assert (status, answer["message"]) == (
+        422,
+        f'APIService.apiregistration.k8s.io "{NAME}" is invalid: {message}',
+    )

@@ -388,3 +388,18 @@ async def test_every_server_publishes_a_definition(hooks: Hooks) -> None:
         assert [v["version"] for v in group["versions"]] == ["v2", "v1"]
         _, index = await two.call("GET", "/openapi/v3")
         assert {"apis/rec.io/v1", "apis/rec.io/v2"} <= index["paths"].keys()
+
+
+REVIEWS: list[tuple[list[str], str]] = [
+    ([], "Required value"),
+    (["v9"], 'Invalid value: ["v9"]: must include at least one of v1, v1beta1'),
+]
+
+
+@pytest.mark.parametrize(("versions", "message"), REVIEWS)
+async def test_versions_of_reviews(hooks: Hooks, versions: list[str], message: str) -> None:
+    async with open_test_apiserver() as server, open_session(server) as session:
+        body = definition(hooks)
+        body["spec"]["conversion"]["webhook"]["conversionReviewVersions"] = versions
+        status, answer = await session.call("POST", DEFINITIONS, body)
+        assert (status, answer["details"]["causes"][0]["message"]) == (422, message)

@@ -257,16 +257,35 @@ def _conversion(conversion: Obj, errors: Errors) -> None:
         errors.append(required(at))
     else:
         one_of(strategy, ("None", "Webhook"), at, errors)
-    config = (conversion.get("webhook") or {}).get("clientConfig")
+    webhook = conversion.get("webhook") or {}
+    config, reviews = webhook.get("clientConfig"), webhook.get("conversionReviewVersions") or []
     if strategy == "Webhook":
         if config is None:
             detail = "required when strategy is set to Webhook"
             errors.append(required("spec.conversion.webhookClientConfig", detail))
         else:
             client_config(config, "spec.conversion.webhookClientConfig", errors)
-    elif config is not None:
-        detail = "should not be set when strategy is not set to Webhook"
+        _review_versions(reviews, errors)
+        return
+    detail = "should not be set when strategy is not set to Webhook"
+    if config is not None:
         errors.append(forbidden_field("spec.conversion.webhookClientConfig", detail))
+    if reviews:
+        errors.append(forbidden_field("spec.conversion.conversionReviewVersions", detail))
+
+
+def _review_versions(versions: list[str], errors: Errors) -> None:
+    path = "spec.conversion.conversionReviewVersions"
+    if not versions:
+        errors.append(required(path))
+        return
+    for i, version in enumerate(versions):
+        if version in versions[:i]:
+            errors.append(invalid_value(f"{path}[{i}]", version, "duplicate version"))
+        check_all(names.check_dns_1035_label(version), f"{path}[{i}]", version, errors)
+    if not {"v1", "v1beta1"} & set(versions):
+        detail = "must include at least one of v1, v1beta1"
+        errors.append(invalid_value(path, versions, detail))
 
 
 def validate_definition_update(new: Obj, old: Obj) -> list[FieldError]:
@@ -287,6 +306,9 @@ def validate_definition_update(new: Obj, old: Obj) -> list[FieldError]:
     return errors
 
 
+_BAD_PORT = "port is not valid: must be between 1 and 65535, inclusive"
+
+
 def client_config(config: Obj, path: str, errors: Errors) -> None:
     url, service = config.get("url"), config.get("service")
     if (url is None) is (service is None):
@@ -300,8 +322,7 @@ def client_config(config: Obj, path: str, errors: Errors) -> None:
             errors.append(required(f"{path}.service.{'name' if field == 'namespace' else field}"))
     port = service.get("port", 443)
     if not 1 <= port <= 65535:
-        detail = "port is not valid: must be between 1 and 65535, inclusive"
-        errors.append(invalid_value(f"{path}.service.port", port, detail))
+        errors.append(invalid_value(f"{path}.service.port", port, _BAD_PORT))
     where = service.get("path")
     if where and not where.startswith("/"):
         detail = "must start with a '/'"
@@ -342,4 +363,23 @@ def validate_api_service(o: Obj) -> list[FieldError]:
     if not 0 < high <= 1000:
         detail = "must be positive and less than 1000"
         errors.append(invalid_value("spec.versionPriority", high, detail))
+    bundle, trusting = spec.get("caBundle") or "", spec.get("insecureSkipTLSVerify", False)
+    service, at = spec.get("service"), "spec.insecureSkipTLSVerify"
+    if service is None:
+        if bundle:
+            size = len(bundle) * 3 // 4 - bundle.count("=")
+            detail = "local APIServices may not have a caBundle"
+            errors.append(invalid_value("spec.caBundle", f"{size} bytes", detail))
+        if trusting:
+            detail = "local APIServices may not have insecureSkipTLSVerify"
+            errors.append(invalid_value(at, trusting, detail))
+        return errors
+    for field in ("namespace", "name"):
+        if not service.get(field):
+            errors.append(required(f"spec.service.{field}"))
+    port = service.get("port", 443)
+    if not 1 <= port <= 65535:
+        errors.append(invalid_value("spec.service.port", port, _BAD_PORT))
+    if trusting and bundle:
+        errors.append(invalid_value(at, trusting, "may not be true if caBundle is present"))
     return errors
