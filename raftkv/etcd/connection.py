@@ -54,7 +54,7 @@ from raftkv.streams import GONE, Wakeup, receive
 __all__ = ["Call", "GrpcConnection"]
 
 log = logging.getLogger(__name__)
-logging.getLogger("hpack").setLevel(logging.INFO)  # it tells each header, which nobody wants to read
+logging.getLogger("hpack").setLevel(logging.INFO)  # else it tells each header
 
 CHUNK_BYTES = 64 * 1024
 PREFACE_SECONDS = 10.0
