@@ -24,6 +24,8 @@ JSON = "application/json"
 YAML = "application/yaml"
 PROTOBUF = "application/vnd.kubernetes.protobuf"
 
+DEPTH_SURE = 200
+"""Bodies with so few brackets are not too deep for the JSON library, whose limit is 254."""
 IGNORE, WARN, STRICT = "Ignore", "Warn", "Strict"
 
 
@@ -204,9 +206,19 @@ def _parse_json(
         raw = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise _unrecognized(expected, _go_syntax_error(body, error), body) from None
+    check_depth(raw, body)
     if field_validation != IGNORE and _may_repeat_keys(body, raw):
         problems.extend(f'duplicate field "{path}"' for path in duplicate_fields(body))
     return raw
+
+
+def check_depth(raw: Any, body: bytes) -> None:
+    """What is nested too deeply could not be written again. Raises ApiError 400."""
+    if body.count(b"{") + body.count(b"[") > DEPTH_SURE:
+        try:
+            orjson.dumps(raw)
+        except TypeError:
+            raise bad_request("the request is nested too deeply") from None
 
 
 def _may_repeat_keys(body: bytes, raw: Any) -> bool:

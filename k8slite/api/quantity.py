@@ -22,6 +22,9 @@ _FORM = re.compile(
 )
 _EXACT = Context(prec=60)
 _NANO = Decimal("1e-9")
+_LARGEST = Decimal(2**63 - 1)
+"""What is larger is taken for this."""
+_EXPONENT_DIGITS_MAX = 18
 
 WRONG_FORM = (
     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
@@ -82,16 +85,23 @@ def _split(text: str) -> tuple[Decimal, str]:
     if match is None:
         raise QuantityError(_why(text))
     sign, digits, binary, decimal, exponent = match.groups()
-    number = Decimal(digits)
+    number, family, shift = Decimal(digits), "decimal", DECIMAL[decimal or ""]
     if binary:
         number, family = _EXACT.multiply(number, Decimal(1024 ** BINARY[binary])), "binary"
     elif exponent is not None:
-        number, family = number.scaleb(int(exponent), _EXACT), "exponent"
-    else:
-        number, family = number.scaleb(DECIMAL[decimal or ""], _EXACT), "decimal"
-    if number and number < _NANO:
+        if len(exponent) > _EXPONENT_DIGITS_MAX:
+            raise QuantityError(WRONG_SUFFIX)
+        family, shift = "exponent", int(exponent)
+    magnitude = number.adjusted() + shift
+    if not number:
+        return Decimal(0), family
+    if magnitude > _LARGEST.adjusted():
+        number = _LARGEST
+    elif magnitude < _NANO.adjusted():
         number = _NANO
-    elif number != number.quantize(_NANO, context=_EXACT):
+    else:
+        number = min(number.scaleb(shift, _EXACT), _LARGEST)
+    if number != number.quantize(_NANO, context=_EXACT):
         number = number.quantize(_NANO, ROUND_CEILING, context=_EXACT)
     return (-number if sign == "-" else number), family
 

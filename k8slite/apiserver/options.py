@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from typing import NamedTuple
 
 import orjson
@@ -42,6 +43,9 @@ __all__ = [
 NOT_OLDER_THAN = "NotOlderThan"
 EXACT = "Exact"
 _GROUP = "meta.k8s.io"
+_INTEGER = re.compile(r"[+-]?[0-9]+", re.ASCII)
+_DIGITS_MAX = 20
+_SHOWN_MAX = 64
 
 
 class Selection(NamedTuple):
@@ -158,10 +162,15 @@ def _check(options: ListOptions, version: str, *, watch: bool) -> list[FieldErro
 def _integer(text: str) -> int | None:
     if not text:
         return None
-    try:
-        return int(text)
-    except ValueError:
-        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+    if _INTEGER.fullmatch(text) is None:
+        raise bad_request(f'strconv.ParseInt: parsing "{_shown(text)}": invalid syntax')
+    if len(text) > _DIGITS_MAX or not -(2**63) <= int(text) < 2**63:
+        raise bad_request(f'strconv.ParseInt: parsing "{_shown(text)}": value out of range')
+    return int(text)
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}..."
 
 
 def _boolean(request: Request, name: str) -> bool | None:
@@ -174,11 +183,14 @@ def _boolean(request: Request, name: str) -> bool | None:
 def _resource_version(text: str, *, watch: bool) -> int | None:
     if not text:
         return None
+    why = "invalid syntax"
     if text.isascii() and text.isdigit():
-        return int(text)
+        if len(text) <= _DIGITS_MAX and int(text) < 2**64:
+            return int(text)
+        why = "value out of range"
     message = (
-        f'resourceVersion: Invalid value: "{text}": '
-        f'strconv.ParseUint: parsing "{text}": invalid syntax'
+        f'resourceVersion: Invalid value: "{_shown(text)}": '
+        f'strconv.ParseUint: parsing "{_shown(text)}": {why}'
     )
     if watch:
         raise plain_internal(message)
@@ -200,7 +212,7 @@ def decode_continue(text: str) -> tuple[int, str]:
         raise bad_request(
             "continue key is not valid: encoded continue token is malformed"
         ) from None
-    if not isinstance(revision, int) or not isinstance(start, str):
+    if type(revision) is not int or not 0 <= revision < 2**63 or not isinstance(start, str):
         raise bad_request("continue key is not valid: encoded continue token is malformed")
     return revision, start
 

@@ -35,7 +35,9 @@ __all__ = ["Pipeline"]
 log = logging.getLogger(__name__)
 
 Answer = Response | StreamResponse | UpgradeResponse
-UNFORESEEN = (TypeError, KeyError, ValueError, AttributeError, IndexError, RecursionError)
+UNFORESEEN = (
+    TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError,
+)  # fmt: skip
 _DOCUMENTS = "/openapi/v3/"
 _LONG = frozenset(("watch", "connect"))
 _UNBOUNDED = frozenset(("get", "list", "watch", "connect"))

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
 from k8slite.api.meta import Obj, copy
 from k8slite.api.status import ApiError, bad_request, rejected_patch
 
 OPERATIONS_MAX = 10_000
+COPIED_BYTES_MAX = 3 * 1024 * 1024
+"""Of all that operations copy: each could double what is there."""
 _ROOT = object()
 
 
@@ -25,12 +29,24 @@ def json_patch(obj: Obj, operations: Any) -> Obj:
     """The patched copy. Raises ApiError (400 malformed, 413 too long, 422 does not apply)."""
     _check(operations)
     holder: dict[str, Any] = {"": copy(obj)}
+    copied = 0
     for operation in operations:
+        if operation["op"] == "copy":
+            copied += _size(_get(holder, operation.get("from")))
+            if copied > COPIED_BYTES_MAX:
+                raise rejected_patch()
         _OPERATIONS[operation["op"]](holder, operation)
     result = holder[""]
     if not isinstance(result, dict):
         raise rejected_patch()
     return result
+
+
+def _size(value: Any) -> int:
+    try:
+        return len(orjson.dumps(value))
+    except TypeError:  # nested too deeply
+        raise rejected_patch() from None
 
 
 def _check(operations: Any) -> None:

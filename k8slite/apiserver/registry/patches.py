@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import orjson
 
+from k8slite.api.codec import check_depth
 from k8slite.api.kinds import Kind
 from k8slite.api.meta import Obj
 from k8slite.api.patch import json_patch, merge_patch, strategic_merge_patch
@@ -27,6 +28,7 @@ def apply_patch(kind: Kind, media: str, body: bytes) -> Callable[[Obj], Obj]:
         given = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise bad_request(f"error decoding patch: {error}") from None
+    check_depth(given, body)
     if media == JSON_PATCH:
         if not isinstance(given, list):
             found = "object" if isinstance(given, dict) else type(given).__name__
