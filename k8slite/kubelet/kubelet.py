@@ -264,7 +264,7 @@ async def open_kubelet_with(
             kubelet.end,
             context.statuses.mirrored,
         )
-        await statics.scan()  # they run though there is no apiserver
+        statics.scan()  # they run though there is no apiserver
         if config.static_pod_path:
             nursery.start_soon(statics.watch_files)
         heartbeat.devices = devices.counts
@@ -292,7 +292,7 @@ async def open_kubelet_with(
                 host,
                 runtime,
                 sampler,
-                partial(read_machine_state, config.root_dir, host.now()),
+                partial(trio.to_thread.run_sync, read_machine_state, config.root_dir, host.now()),
                 kubelet.pods,
                 kubelet.evict,
                 warn,

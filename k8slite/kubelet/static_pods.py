@@ -16,12 +16,9 @@ from pathlib import Path
 import attrs
 import trio
 
-from k8slite.api.codec import decode
-from k8slite.api.defaults import apply_defaults
 from k8slite.api.kinds import PODS
 from k8slite.api.meta import Obj, format_time, make_key
 from k8slite.api.status import ApiError
-from k8slite.api.validation import validate_create
 from k8slite.client.api import Api
 from k8slite.client.errors import REQUEST_ERRORS
 from k8slite.kubelet.config import KubeletConfig
@@ -44,6 +41,11 @@ def read_pod(body: bytes, path: str, node_name: str, now: float) -> Obj:
 
     Its uid is a hash of file and node, so that a new kubelet knows what an old one has started.
     """
+    # Much to import for a kubelet that has no static pods.
+    from k8slite.api.codec import decode
+    from k8slite.api.defaults import apply_defaults
+    from k8slite.api.validation import validate_create
+
     pod = decode(body, "application/yaml", PODS).obj
     apply_defaults(PODS, pod)
     meta = pod["metadata"]
@@ -107,11 +109,11 @@ class StaticPods:
             self._mirrors[make_key(pod["metadata"]["namespace"], pod["metadata"]["name"])] = new
         self._dirty.set()
 
-    async def scan(self) -> None:
+    def scan(self) -> None:
         """Look at the directory once: start what is new, end what is gone."""
         if not self.config.static_pod_path:
             return
-        found = await trio.to_thread.run_sync(_read_files, Path(self.config.static_pod_path))
+        found = _read_files(Path(self.config.static_pod_path))
         for name in [name for name in self._files if name not in found]:
             self._end(self._files.pop(name)[1])
         for name, body in found.items():
@@ -138,7 +140,7 @@ class StaticPods:
         """Until cancelled."""
         while True:
             await trio.sleep(self.config.timings.static_pods)
-            await self.scan()
+            self.scan()
 
     async def keep_mirrors(self) -> None:
         """Until cancelled: one for each static pod, and none for others."""
@@ -198,7 +200,7 @@ def _hash(mirror: Obj) -> str:
 
 
 def _read_files(directory: Path) -> dict[str, bytes]:
-    """Manifests by file name; a directory that is not there is empty."""
+    """Manifests by file name; a directory that is not there is empty. Few and small: no thread."""
     found = {}
     try:
         paths = sorted(directory.iterdir())

@@ -222,7 +222,7 @@ async def test_a_node_short_of_memory_evicts(autojump_clock: MockClock) -> None:
         sampler = Sampler(node.host, runtime, 1.0)
         await sampler.sample()
 
-        def machine() -> MachineState:
+        async def machine() -> MachineState:
             used = sum(sample.usage.memory_bytes for sample in sampler.containers.values())
             return MachineState(450 * MIB, 450 * MIB - used)
 

@@ -1,7 +1,8 @@
 """Device plugins: they register, tell of their devices, and say what a container needs to use one.
 
 Owns: the socket `kubelet.sock` in its directory, one task a plugin, the ledger and its checkpoint.
-A plugin whose stream ends has lost its devices until it registers again.
+A plugin whose stream ends has lost its devices until it registers again. gRPC's modules are
+imported when the first plugin comes: most nodes have none.
 """
 
 from __future__ import annotations
@@ -15,27 +16,12 @@ from pathlib import Path
 
 import attrs
 import trio
-from google.protobuf.message import DecodeError
 
 from k8slite.api.meta import Obj
 from k8slite.api.quantity import value
 from k8slite.client.background import open_background
 from k8slite.kubelet.devices.grant import Grant
-from k8slite.kubelet.devices.grpc import (
-    GrpcError,
-    serve_connection,
-    stream_call,
-    unary_call,
-)
 from k8slite.kubelet.devices.ledger import Ledger, NoDevices
-from k8slite.kubelet.devices.messages import (
-    ALLOCATE,
-    LIST_AND_WATCH,
-    MESSAGES,
-    PRE_START,
-    REGISTER,
-    VERSION,
-)
 from k8slite.kubelet.runtime.interface import ConfigFailure, Device, Mount
 
 __all__ = ["DeviceManager", "open_device_manager"]
@@ -87,6 +73,11 @@ class DeviceManager:
         return grant
 
     async def _allocate(self, pod: Obj, container: Obj, resource: str, amount: int) -> Grant:
+        from google.protobuf.message import DecodeError
+
+        from k8slite.kubelet.devices.grpc import GrpcError, unary_call
+        from k8slite.kubelet.devices.messages import ALLOCATE, MESSAGES, PRE_START
+
         plugin = self._plugins.get(resource)
         if plugin is None:
             raise ConfigFailure(f"Allocate failed: the plugin of {resource} is not registered")
@@ -127,6 +118,9 @@ class DeviceManager:
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         """One plugin that comes to register."""
+        from k8slite.kubelet.devices.grpc import GrpcError, serve_connection
+        from k8slite.kubelet.devices.messages import REGISTER
+
         try:
             async with stream:
                 await serve_connection(stream, {REGISTER: self._register})
@@ -134,6 +128,11 @@ class DeviceManager:
             log.info("a device plugin left: %s", error)
 
     async def _register(self, body: bytes) -> bytes:
+        from google.protobuf.message import DecodeError
+
+        from k8slite.kubelet.devices.grpc import GrpcError
+        from k8slite.kubelet.devices.messages import MESSAGES, VERSION
+
         try:
             request = MESSAGES["RegisterRequest"].FromString(body)
         except DecodeError as error:
@@ -156,6 +155,11 @@ class DeviceManager:
 
     async def _follow(self, resource: str, plugin: _Plugin) -> None:
         """Until its stream ends: what the plugin tells of its devices."""
+        from google.protobuf.message import DecodeError
+
+        from k8slite.kubelet.devices.grpc import GrpcError, stream_call
+        from k8slite.kubelet.devices.messages import LIST_AND_WATCH, MESSAGES
+
         with plugin.scope:
             try:
                 calls = stream_call(self._path(plugin), LIST_AND_WATCH, b"")

@@ -8,7 +8,7 @@ pods that have limits.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import attrs
 import trio
@@ -50,7 +50,7 @@ class EvictionManager:
     host: Host
     runtime: Runtime
     sampler: Sampler
-    machine: Callable[[], MachineState]
+    machine: Callable[[], Awaitable[MachineState]]
     pods: Callable[[], Sequence[Obj]]
     evict: Callable[[Obj, Verdict], None]
     tell: Callable[[str, str], None]
@@ -74,7 +74,7 @@ class EvictionManager:
     async def look(self) -> None:
         """One round."""
         await self._end_greedy()
-        observations = observe(await trio.to_thread.run_sync(self.machine))
+        observations = observe(await self.machine())
         found = self._met(observations)
         act = self._pressure.note(found, self.host.now())
         if not act:
@@ -96,7 +96,7 @@ class EvictionManager:
             await self.runtime.collect_images(ALL_UNUSED)
         except OSError as error:
             log.warning("images not removed: %s", error)
-        observations = observe(await trio.to_thread.run_sync(self.machine))
+        observations = observe(await self.machine())
         return threshold not in self._met(observations)
 
     async def _evict_one(self, threshold: Threshold, seen: Observation) -> None:
