@@ -89,6 +89,7 @@ class Kv:
         if request.revision < 0:
             raise Compacted
         (revision,) = await self._member.write("compact", request.revision)
+        await self._member.applied(revision, request.revision)
         return CompactionResponse(header=self._member.header(revision))
 
 

@@ -50,6 +50,8 @@ class LocalMember(Protocol):
     @property
     def revision(self) -> int: ...
     @property
+    def compact_revision(self) -> int: ...
+    @property
     def advertised_address(self) -> Address: ...
     def open_local(self) -> trio.abc.Stream: ...
 
@@ -123,13 +125,14 @@ class Member:
         await self.applied(result[0])
         return result
 
-    async def applied(self, revision: int) -> None:
+    async def applied(self, revision: int, compacted: int = 0) -> None:
         """Wait until this member is as far as the leader's answer: what its client asks of it next
         (a watch from now on, a serializable range) must not be of an older state. etcd's members
         answer when they have applied a request themselves."""
-        if self.local.revision < revision:
+        local = self.local
+        if local.revision < revision or local.compact_revision < compacted:
             with trio.move_on_after(self.election_seconds):
-                while self.local.revision < revision:
+                while local.revision < revision or local.compact_revision < compacted:
                     await trio.sleep(APPLY_SECONDS)
 
     async def in_time(self, asked: Awaitable[T]) -> T:

@@ -175,6 +175,10 @@ class Server:
         """The store's, here and now."""
         return self.replica.machine.revision
 
+    @property
+    def compact_revision(self) -> int:
+        return self.replica.machine.compact_revision
+
     def open_local(self) -> trio.abc.Stream:
         """A client's connection from within this process; no TLS. Raises OSError."""
         ours, theirs = trio.socket.socketpair()
