@@ -68,6 +68,29 @@ def test_window_by_bytes() -> None:
     assert len(cluster.data(2)) == 10
 
 
+def test_by_default_a_turn_sends_little_to_one_who_has_been_away() -> None:
+    """All that it lacks in one turn would keep everybody else waiting for the leader."""
+    cluster = Cluster()
+    cluster.elect(1)
+    cluster.isolate(3)
+    for _ in range(100):
+        cluster.propose(1, bytes(200_000))
+        cluster.settle()
+    cluster.heal()
+    cluster.tick(1)
+    sent = 0
+    while len(cluster.data(3)) < 100:
+        cluster.run(1)
+        size = sum(len(entry.data) for message in appends(cluster, 3) for entry in message.entries)
+        assert size <= 3 << 20
+        sent += size
+        for id_ in (3, 1):
+            cluster.deliver(id_)
+            cluster.run(id_)
+            cluster.tick(id_)
+    assert sent >= 100 * 200_000
+
+
 def test_full_window_still_tells_the_commit_index() -> None:
     cluster = Cluster(max_inflight_messages=1, max_append_bytes=1)
     leader = cluster.elect(1)
