@@ -5,45 +5,55 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from k8slite.controllers.autoscale import run_autoscale_controller
-from k8slite.controllers.bootstrap_tokens import run_token_cleaner
-from k8slite.controllers.certificates import (
+from k8slite.controllers.access.bootstrap_tokens import run_token_cleaner
+from k8slite.controllers.access.certificates import (
     run_approving_controller,
     run_cleaning_controller,
     run_signing_controller,
 )
-from k8slite.controllers.clusterrole_aggregation import run_clusterrole_aggregation_controller
+from k8slite.controllers.access.clusterrole_aggregation import (
+    run_clusterrole_aggregation_controller,
+)
+from k8slite.controllers.access.legacy_tokens import run_legacy_token_cleaner
+from k8slite.controllers.access.policy_status import run_policy_status_controller
+from k8slite.controllers.access.root_ca import run_root_ca_controller
+from k8slite.controllers.access.serviceaccount import run_serviceaccount_controller
+from k8slite.controllers.autoscaling.autoscale import run_autoscale_controller
 from k8slite.controllers.context import Controller
-from k8slite.controllers.cronjob import run_cronjob_controller
-from k8slite.controllers.daemonset import run_daemonset_controller
-from k8slite.controllers.deployment import run_deployment_controller
-from k8slite.controllers.device_taints import run_device_taint_controller
-from k8slite.controllers.disruption import run_disruption_controller
-from k8slite.controllers.endpoints import run_endpoints_controller
-from k8slite.controllers.endpointslice import run_endpointslice_controller
-from k8slite.controllers.endpointslice_mirroring import run_endpointslice_mirroring_controller
-from k8slite.controllers.ephemeral_volume import run_ephemeral_volume_controller
-from k8slite.controllers.garbage_collector import run_garbage_collector
-from k8slite.controllers.job import run_job_controller
-from k8slite.controllers.legacy_tokens import run_legacy_token_cleaner
-from k8slite.controllers.namespaces import run_namespace_controller
-from k8slite.controllers.node_lifecycle import run_node_lifecycle_controller
-from k8slite.controllers.pod_gc import run_pod_gc_controller
-from k8slite.controllers.policy_status import run_policy_status_controller
-from k8slite.controllers.quota import run_quota_controller
-from k8slite.controllers.replicaset import run_replicaset_controller, run_replication_controller
-from k8slite.controllers.resource_claims import run_resource_claim_controller
-from k8slite.controllers.root_ca import run_root_ca_controller
-from k8slite.controllers.service_cidrs import run_service_cidr_controller
-from k8slite.controllers.serviceaccount import run_serviceaccount_controller
-from k8slite.controllers.statefulset import run_statefulset_controller
-from k8slite.controllers.taint_eviction import run_taint_eviction_controller
-from k8slite.controllers.ttl_after_finished import run_ttl_after_finished_controller
-from k8slite.controllers.volume_attachments import run_attach_detach_controller
-from k8slite.controllers.volume_binder import run_volume_binder
-from k8slite.controllers.volume_expander import run_volume_expander
-from k8slite.controllers.volume_protection import run_claim_protection, run_volume_protection
-from k8slite.controllers.volume_provisioner import run_local_provisioner
+from k8slite.controllers.jobs.cronjob import run_cronjob_controller
+from k8slite.controllers.jobs.job import run_job_controller
+from k8slite.controllers.jobs.ttl_after_finished import run_ttl_after_finished_controller
+from k8slite.controllers.nodes.device_taints import run_device_taint_controller
+from k8slite.controllers.nodes.node_lifecycle import run_node_lifecycle_controller
+from k8slite.controllers.nodes.pod_gc import run_pod_gc_controller
+from k8slite.controllers.nodes.taint_eviction import run_taint_eviction_controller
+from k8slite.controllers.objects.garbage_collector import run_garbage_collector
+from k8slite.controllers.objects.namespaces import run_namespace_controller
+from k8slite.controllers.objects.quota import run_quota_controller
+from k8slite.controllers.services.endpoints import run_endpoints_controller
+from k8slite.controllers.services.endpointslice import run_endpointslice_controller
+from k8slite.controllers.services.endpointslice_mirroring import (
+    run_endpointslice_mirroring_controller,
+)
+from k8slite.controllers.services.service_cidrs import run_service_cidr_controller
+from k8slite.controllers.storage.ephemeral_volume import run_ephemeral_volume_controller
+from k8slite.controllers.storage.resource_claims import run_resource_claim_controller
+from k8slite.controllers.storage.volume_attachments import run_attach_detach_controller
+from k8slite.controllers.storage.volume_binder import run_volume_binder
+from k8slite.controllers.storage.volume_expander import run_volume_expander
+from k8slite.controllers.storage.volume_protection import (
+    run_claim_protection,
+    run_volume_protection,
+)
+from k8slite.controllers.storage.volume_provisioner import run_local_provisioner
+from k8slite.controllers.workloads.daemonset import run_daemonset_controller
+from k8slite.controllers.workloads.deployment import run_deployment_controller
+from k8slite.controllers.workloads.disruption import run_disruption_controller
+from k8slite.controllers.workloads.replicaset import (
+    run_replicaset_controller,
+    run_replication_controller,
+)
+from k8slite.controllers.workloads.statefulset import run_statefulset_controller
 
 __all__ = ["CONTROLLERS", "Entry", "selected"]
 

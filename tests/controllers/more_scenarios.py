@@ -20,7 +20,7 @@ from k8slite.api.kinds import (
     SERVICES,
 )
 from k8slite.api.meta import Obj, deleting, name, owner_reference
-from k8slite.controllers.autoscale import POD_METRICS
+from k8slite.controllers.autoscaling.autoscale import POD_METRICS
 from tests.client.fake_api import FakeApi
 from tests.controllers.objects import (
     deployment,

@@ -19,9 +19,9 @@ from k8slite.api.kinds import EVENTS, LEASES, NODES, PODS, Kind
 from k8slite.api.status import conflict, service_unavailable
 from k8slite.client.client import ClientConfig
 from k8slite.client.errors import UnknownOutcome
-from k8slite.controllers import volume_provisioner
 from k8slite.controllers.context import ControllerTimings
 from k8slite.controllers.manager import ControllerManagerConfig, run_controllers
+from k8slite.controllers.storage import volume_provisioner
 from raftkv.host import Address
 from tests.client.fake_api import FakeApi
 from tests.controllers.world import Cluster

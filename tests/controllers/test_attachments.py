@@ -16,7 +16,7 @@ from k8slite.api.kinds import (
     STORAGE_CLASSES,
 )
 from k8slite.api.meta import Obj
-from k8slite.controllers.volume_attachments import ATTACHMENTS, attachment_name, unique_name
+from k8slite.controllers.storage.volume_attachments import ATTACHMENTS, attachment_name, unique_name
 from tests.client.fake_api import FakeApi
 from tests.controllers.objects import meta_of, node, pod
 from tests.controllers.storms import Scenario

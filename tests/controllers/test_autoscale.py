@@ -16,10 +16,10 @@ from k8slite.api.kinds import (
 )
 from k8slite.api.meta import Obj, get_condition
 from k8slite.api.status import not_found
-from k8slite.controllers.autoscale import POD_METRICS, pod_readings, seconds
-from k8slite.controllers.autoscale_behavior import Memory, limit
-from k8slite.controllers.autoscale_plan import Measured, Target, plan
-from k8slite.controllers.autoscale_replicas import (
+from k8slite.controllers.autoscaling.autoscale import POD_METRICS, pod_readings, seconds
+from k8slite.controllers.autoscaling.autoscale_behavior import Memory, limit
+from k8slite.controllers.autoscaling.autoscale_plan import Measured, Target, plan
+from k8slite.controllers.autoscaling.autoscale_replicas import (
     MetricsMissing,
     Reading,
     Tolerance,

@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 
 from k8slite.api.kinds import CERTIFICATE_SIGNING_REQUESTS, SUBJECT_ACCESS_REVIEWS, Kind
 from k8slite.api.meta import Obj, get_condition
-from k8slite.controllers.certificates import (
+from k8slite.controllers.access.certificates import (
     CLIENT,
     KUBELET_CLIENT,
     KUBELET_SERVING,

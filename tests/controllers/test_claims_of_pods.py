@@ -8,7 +8,7 @@ import trio
 
 from k8slite.api.kinds import KIND, PODS
 from k8slite.api.meta import Obj, deleting, name
-from k8slite.controllers.resource_claims import FINALIZER, claim_name
+from k8slite.controllers.storage.resource_claims import FINALIZER, claim_name
 from tests.client.fake_api import FakeApi
 from tests.controllers.objects import meta_of, pod
 from tests.controllers.storms import Scenario

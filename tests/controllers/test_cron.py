@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from k8slite.api.kinds import CRON_JOBS, EVENTS, JOBS
 from k8slite.api.meta import Obj, format_time, name, owner_reference, parse_time
 from k8slite.controllers.actions import Create, Delete, Note, Update
-from k8slite.controllers.cron import Cron, CronError, Every, latest_due, parse_schedule
-from k8slite.controllers.cronjob import DUE, plan
+from k8slite.controllers.jobs.cron import Cron, CronError, Every, latest_due, parse_schedule
+from k8slite.controllers.jobs.cronjob import DUE, plan
 from tests.controllers.objects import meta_of
 from tests.controllers.world import open_cluster
 

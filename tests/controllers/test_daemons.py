@@ -11,7 +11,7 @@ import trio
 
 from k8slite.api.kinds import CONTROLLER_REVISIONS, DAEMON_SETS, NODES, PODS
 from k8slite.api.meta import Obj, labels, name
-from k8slite.controllers.daemonset import fits, node_of
+from k8slite.controllers.workloads.daemonset import fits, node_of
 from tests.client.fake_api import FakeApi, Flaky
 from tests.controllers.objects import TEMPLATE, meta_of, node
 from tests.controllers.world import Cluster, open_cluster

@@ -11,7 +11,7 @@ import trio
 from k8slite.api import meta
 from k8slite.api.kinds import DEPLOYMENTS, EVENTS, PODS, REPLICA_SETS
 from k8slite.api.meta import Obj, get_condition, is_controlled_by, name
-from k8slite.controllers.revisions import REVISION, find_new, template_hash
+from k8slite.controllers.workloads.revisions import REVISION, find_new, template_hash
 from tests.client.fake_api import Flaky
 from tests.controllers.objects import TEMPLATE, deployment, pod, replica_set
 from tests.controllers.world import Cluster, open_cluster

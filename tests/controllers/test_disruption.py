@@ -8,7 +8,7 @@ import trio
 from k8slite.api.kinds import DEPLOYMENTS, POD_DISRUPTION_BUDGETS, PODS
 from k8slite.api.meta import Obj, get_condition, name
 from k8slite.controllers.actions import Update
-from k8slite.controllers.disruption import plan
+from k8slite.controllers.workloads.disruption import plan
 from tests.controllers.objects import deployment, meta_of, pod
 from tests.controllers.world import open_cluster
 

@@ -9,7 +9,7 @@ import trio
 
 from k8slite.api.kinds import CONFIG_MAPS, SECRETS, SERVICE_ACCOUNTS
 from k8slite.api.meta import Obj, format_time, get_condition, parse_time
-from k8slite.controllers.legacy_tokens import (
+from k8slite.controllers.access.legacy_tokens import (
     ACCOUNT,
     ACCOUNT_UID,
     INVALID_SINCE,
@@ -18,8 +18,8 @@ from k8slite.controllers.legacy_tokens import (
     TYPE,
     plan,
 )
-from k8slite.controllers.policy_status import POLICIES
-from k8slite.controllers.service_cidrs import ADDRESSES, FINALIZER, SERVICE_CIDRS
+from k8slite.controllers.access.policy_status import POLICIES
+from k8slite.controllers.services.service_cidrs import ADDRESSES, FINALIZER, SERVICE_CIDRS
 from tests.client.fake_api import FakeApi
 from tests.controllers.objects import meta_of
 from tests.controllers.storms import Scenario

@@ -9,8 +9,8 @@ import trio
 
 from k8slite.api.kinds import JOBS, PODS
 from k8slite.api.meta import Obj, get_condition, name
-from k8slite.controllers.job_indexes import INDEX
-from k8slite.controllers.job_policies import FAILURES, success_rule, verdict
+from k8slite.controllers.jobs.job_indexes import INDEX
+from k8slite.controllers.jobs.job_policies import FAILURES, success_rule, verdict
 from tests.client.fake_api import FakeApi
 from tests.controllers.objects import meta_of
 from tests.controllers.test_jobs import CONTROLLER, KEY, has, job, status

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from k8slite.api.kinds import EVENTS, JOBS, PODS
 from k8slite.api.meta import Obj, get_condition, name
-from k8slite.controllers.job_indexes import INDEX, format_indexes, parse_indexes
+from k8slite.controllers.jobs.job_indexes import INDEX, format_indexes, parse_indexes
 from tests.client.fake_api import FakeApi, Flaky
 from tests.controllers.objects import meta_of
 from tests.controllers.world import open_cluster

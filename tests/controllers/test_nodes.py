@@ -10,9 +10,9 @@ from k8slite.api.meta import Obj, deleting, get_condition
 from k8slite.api.status import service_unavailable
 from k8slite.api.taints import tolerates
 from k8slite.controllers.actions import Delete
-from k8slite.controllers.pod_gc import plan as plan_gc
-from k8slite.controllers.taint_eviction import NEVER, eviction_time
-from k8slite.controllers.taints import replace_taints, taint
+from k8slite.controllers.nodes.pod_gc import plan as plan_gc
+from k8slite.controllers.nodes.taint_eviction import NEVER, eviction_time
+from k8slite.controllers.nodes.taints import replace_taints, taint
 from tests.controllers.objects import node, pod
 from tests.controllers.world import Cluster, open_cluster
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from k8slite.api import meta
 from k8slite.api.kinds import ENDPOINT_SLICES, ENDPOINTS, PODS, SERVICES
 from k8slite.api.meta import Obj, name
-from k8slite.controllers import endpoints, endpointslice
 from k8slite.controllers.actions import Action, Create, Delete, Update
+from k8slite.controllers.services import endpoints, endpointslice
 from tests.controllers.objects import pod, service
 from tests.controllers.world import open_cluster
 

@@ -9,9 +9,11 @@ import pytest
 
 from k8slite.api.kinds import CLUSTER_ROLES, ENDPOINT_SLICES, PODS
 from k8slite.api.meta import Obj, name, owner_reference
-from k8slite.controllers import clusterrole_aggregation, endpointslice_mirroring, ephemeral_volume
+from k8slite.controllers.access import clusterrole_aggregation
+from k8slite.controllers.access.bootstrap_tokens import expires_in
 from k8slite.controllers.actions import Create, Delete, Note, Update
-from k8slite.controllers.bootstrap_tokens import expires_in
+from k8slite.controllers.services import endpointslice_mirroring
+from k8slite.controllers.storage import ephemeral_volume
 from tests.controllers.objects import meta_of, pod, service
 
 NOW = 1_700_000_000.0

@@ -18,9 +18,9 @@ from k8slite.api.kinds import (
 from k8slite.api.meta import Obj, name
 from k8slite.api.volume_match import best_volume
 from k8slite.controllers.actions import Note, Patch, Update
-from k8slite.controllers.volume_binder import SELECTED_NODE, plan_claim, plan_volume
-from k8slite.controllers.volume_protection import claims_of
-from k8slite.controllers.volume_provisioner import NAME, plan_reclaim
+from k8slite.controllers.storage.volume_binder import SELECTED_NODE, plan_claim, plan_volume
+from k8slite.controllers.storage.volume_protection import claims_of
+from k8slite.controllers.storage.volume_provisioner import NAME, plan_reclaim
 from tests.client.fake_api import FakeApi
 from tests.controllers.objects import meta_of, node, pod
 from tests.controllers.storms import Scenario, run_scenario

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from k8slite.api.meta import Obj
-from k8slite.controllers.node_zones import State, Zones, zone_of
+from k8slite.controllers.nodes.node_zones import State, Zones, zone_of
 from tests.controllers.objects import node
 
 

@@ -14,8 +14,8 @@ from k8slite.client.client import ClientConfig
 from k8slite.client.informer import open_informer
 from k8slite.client.workqueue import WorkQueue
 from k8slite.controllers.context import ControllerTimings, enqueue_to
-from k8slite.controllers.daemonset import node_of
 from k8slite.controllers.manager import ControllerManagerConfig, run_controllers
+from k8slite.controllers.workloads.daemonset import node_of
 from raftkv.host import Address
 from tests.client.fake_api import FakeApi
 from tests.client.world import MemoryHost

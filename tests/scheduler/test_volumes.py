@@ -18,9 +18,9 @@ from k8slite.api.kinds import (
 )
 from k8slite.api.meta import Obj, get_condition
 from k8slite.client.client import ClientConfig
-from k8slite.controllers import volume_provisioner
 from k8slite.controllers.manager import ControllerManagerConfig, run_controllers
-from k8slite.controllers.volume_provisioner import NAME
+from k8slite.controllers.storage import volume_provisioner
+from k8slite.controllers.storage.volume_provisioner import NAME
 from k8slite.scheduler.plugins.images import normalized
 from k8slite.scheduler.scheduler import SchedulerConfig, run_scheduling
 from raftkv.host import Address

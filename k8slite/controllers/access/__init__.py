@@ -1,0 +1,1 @@
+"""Accounts, tokens, certificates, roles, and the state of policies."""

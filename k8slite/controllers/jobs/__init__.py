@@ -1,0 +1,1 @@
+"""Pods that end: jobs, cron jobs, and what is deleted after them."""

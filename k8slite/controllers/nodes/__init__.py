@@ -1,0 +1,1 @@
+"""Nodes that fall silent, their taints, and their pods."""

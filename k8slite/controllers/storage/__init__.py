@@ -1,0 +1,1 @@
+"""Claims, volumes, attachments, and devices that are claimed."""

@@ -1,0 +1,1 @@
+"""Pods in numbers: sets, deployments, daemons, and the budgets that protect them."""
