@@ -10,7 +10,7 @@ import trio
 from bench.cells import LoadOptions
 from bench.gets import Reads, measure
 
-OPTIONS = LoadOptions(op="get", seconds=0.3, connections=2, keys=50)
+OPTIONS = LoadOptions(op="get", seconds=1.5, connections=2, keys=50)
 
 
 def test_gets(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_the_gap_is_the_longest_pause_after_the_kill() -> None:
 
 
 def test_slow_links_slow_every_put(tmp_path: Path) -> None:
-    grid = Grid([3], [2], LoadOptions(seconds=0.5), directory=str(tmp_path), wires=Wires(20.0))
+    grid = Grid([3], [2], LoadOptions(seconds=1.5), directory=str(tmp_path), wires=Wires(20.0))
     told = trio.run(measure, grid)
     assert told["results"][0]["p50_ms"] >= 40
     assert "20 ms" in show(told)

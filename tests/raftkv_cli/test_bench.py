@@ -13,7 +13,7 @@ from bench.quorum import Grid, add_arguments, run, run_quorum
 
 
 def test_results_have_their_fields_and_the_directory_is_clean(tmp_path: Path) -> None:
-    options = LoadOptions(seconds=0.3, connections=2)
+    options = LoadOptions(seconds=1.5, connections=2)
     (result,) = run_quorum(Grid([3], [8], options, directory=str(tmp_path)))
     assert (result["members"], result["clients"], result["store"]) == (3, 8, "raftkv")
     assert result["requests"] > 0
