@@ -10,7 +10,7 @@ import pytest
 from tests.cluster.real import Cluster, cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with cluster(tmp_path_factory.mktemp("home"), "clients") as made:
         made.must(
