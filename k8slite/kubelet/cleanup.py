@@ -16,7 +16,7 @@ from pathlib import Path
 
 from k8slite.kubelet.runtime import cgroups
 from k8slite.kubelet.runtime.process import MARK, marked
-from k8slite.kubelet.volume_files import mounts_below, unmount
+from k8slite.kubelet.volumes.volume_files import mounts_below, unmount
 
 PATIENCE_SECONDS = 5.0
 SHIM = b"runtime/shim.py"

@@ -10,11 +10,11 @@ import attrs
 from k8slite.api.meta import Obj
 from k8slite.client.api import Api
 from k8slite.client.events import EventRecorder
-from k8slite.kubelet.backoff import Backoff
 from k8slite.kubelet.config import KubeletConfig
+from k8slite.kubelet.containers.backoff import Backoff
+from k8slite.kubelet.containers.fields import NodeFacts
 from k8slite.kubelet.devices.grant import Grant
-from k8slite.kubelet.fields import NodeFacts
-from k8slite.kubelet.node import Machine
+from k8slite.kubelet.node.node import Machine
 from k8slite.kubelet.paths import Paths
 from k8slite.kubelet.pods import ephemeral_containers, find_container, init_containers
 from k8slite.kubelet.runtime.interface import PodNetwork, Runtime

@@ -23,27 +23,27 @@ from k8slite.client.background import open_background
 from k8slite.client.client import open_client
 from k8slite.client.events import open_event_recorder
 from k8slite.client.informer import Informer, open_informer
-from k8slite.kubelet.admission import Rejection, admit
-from k8slite.kubelet.authorization import Gate
-from k8slite.kubelet.backoff import Backoff
 from k8slite.kubelet.config import KubeletConfig
+from k8slite.kubelet.containers.backoff import Backoff
 from k8slite.kubelet.context import Context, Devices, NoDevices
 from k8slite.kubelet.eviction.manager import EvictionManager
 from k8slite.kubelet.eviction.ranking import Verdict
-from k8slite.kubelet.heartbeat import Heartbeat
-from k8slite.kubelet.http_server import serve
 from k8slite.kubelet.image_garbage import collect_images
-from k8slite.kubelet.node import allocatable, read_machine
+from k8slite.kubelet.node.admission import Rejection, admit
+from k8slite.kubelet.node.heartbeat import Heartbeat
+from k8slite.kubelet.node.node import allocatable, read_machine
+from k8slite.kubelet.node.static_pods import StaticPods
 from k8slite.kubelet.paths import Paths
 from k8slite.kubelet.pods import TERMINAL, is_mirror
 from k8slite.kubelet.runtime.interface import PodNetwork, Runtime, SandboxStatus
-from k8slite.kubelet.server import Server
-from k8slite.kubelet.static_pods import StaticPods
+from k8slite.kubelet.serving.authorization import Gate
+from k8slite.kubelet.serving.http_server import serve
+from k8slite.kubelet.serving.server import Server
 from k8slite.kubelet.stats.machine import read_machine_state
 from k8slite.kubelet.stats.sampler import Sampler
 from k8slite.kubelet.stats.server import Stats
 from k8slite.kubelet.status_manager import StatusManager
-from k8slite.kubelet.volume_files import remove_pod_directory
+from k8slite.kubelet.volumes.volume_files import remove_pod_directory
 from k8slite.kubelet.worker import PodWorker
 from raftkv.host import Address, Host, Listener
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import attrs
 
 from k8slite.api.meta import Obj
-from k8slite.kubelet.backoff import Backoff
+from k8slite.kubelet.containers.backoff import Backoff
 from k8slite.kubelet.pods import (
     Observed,
     containers,

@@ -17,10 +17,15 @@ from k8slite.api.kinds import PODS
 from k8slite.api.meta import Obj, parse_time
 from k8slite.api.status import ApiError
 from k8slite.client.errors import REQUEST_ERRORS
-from k8slite.kubelet.backoff import Backoff
+from k8slite.kubelet.containers.backoff import Backoff
+from k8slite.kubelet.containers.dns import hostname_of
+from k8slite.kubelet.containers.messages import termination_message
+from k8slite.kubelet.containers.problem import StartProblem
+from k8slite.kubelet.containers.resizer import Resizer
+from k8slite.kubelet.containers.starter import Starter
+from k8slite.kubelet.containers.termination import remove_pod, stop_containers
+from k8slite.kubelet.containers.waiting import tell_waiting
 from k8slite.kubelet.context import Context
-from k8slite.kubelet.dns import hostname_of
-from k8slite.kubelet.messages import termination_message
 from k8slite.kubelet.plan import (
     Action,
     CreateSandbox,
@@ -34,7 +39,6 @@ from k8slite.kubelet.plan import (
     backoff_key,
     plan,
 )
-from k8slite.kubelet.pod_volumes import PodVolumes, VolumeFailure
 from k8slite.kubelet.pods import (
     TERMINAL,
     Observed,
@@ -46,17 +50,13 @@ from k8slite.kubelet.pods import (
 )
 from k8slite.kubelet.probes.machine import ProbeKind
 from k8slite.kubelet.probes.manager import ProbeManager
-from k8slite.kubelet.problem import StartProblem
-from k8slite.kubelet.resizer import Resizer
 from k8slite.kubelet.runtime.interface import (
     ContainerState,
     RuntimeFailure,
     SandboxConfig,
 )
-from k8slite.kubelet.starter import Starter
 from k8slite.kubelet.status import OWN_FIELDS, Facts, make_status
-from k8slite.kubelet.termination import remove_pod, stop_containers
-from k8slite.kubelet.waiting import tell_waiting
+from k8slite.kubelet.volumes.pod_volumes import PodVolumes, VolumeFailure
 
 log = logging.getLogger(__name__)
 

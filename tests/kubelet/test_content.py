@@ -9,13 +9,18 @@ from typing import Any
 import pytest
 
 from k8slite.api.meta import Obj
-from k8slite.kubelet.environment import Sources, make_environment, references, service_variables
-from k8slite.kubelet.fields import NodeFacts, field_value, resource_value
+from k8slite.kubelet.containers.environment import (
+    Sources,
+    make_environment,
+    references,
+    service_variables,
+)
+from k8slite.kubelet.containers.fields import NodeFacts, field_value, resource_value
 from k8slite.kubelet.runtime.interface import (
     ConfigFailure,
 )
-from k8slite.kubelet.volume_files import mount_points, write_files
-from k8slite.kubelet.volumes import (
+from k8slite.kubelet.volumes.volume_files import mount_points, write_files
+from k8slite.kubelet.volumes.volumes import (
     EmptyDirectory,
     Files,
     HostPath,

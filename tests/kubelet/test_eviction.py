@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from k8slite.api.kinds import PODS
-from k8slite.kubelet.admission import Rejection, admit
 from k8slite.kubelet.config import KubeletTimings
 from k8slite.kubelet.eviction.disk import with_disk
 from k8slite.kubelet.eviction.manager import EvictionManager
@@ -30,7 +29,8 @@ from k8slite.kubelet.eviction.thresholds import (
     observe,
     reserved,
 )
-from k8slite.kubelet.node import UNDER_PRESSURE, allocatable, node_status, read_machine
+from k8slite.kubelet.node.admission import Rejection, admit
+from k8slite.kubelet.node.node import UNDER_PRESSURE, allocatable, node_status, read_machine
 from k8slite.kubelet.paths import Paths
 from k8slite.kubelet.runtime.interface import DiskUsage
 from k8slite.kubelet.runtime.usage import disk_usage

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from k8slite.kubelet.http_server import PIPELINED_MAX, Answer, Request, serve
+from k8slite.kubelet.serving.http_server import PIPELINED_MAX, Answer, Request, serve
 from raftkv.host import Address
 from tests.client.world import MemoryNet
 

@@ -22,7 +22,7 @@ from k8slite.kubelet.images.store import ImageStore
 from k8slite.kubelet.network import LoopbackNetwork
 from k8slite.kubelet.runtime.oci import open_oci_runtime
 from k8slite.kubelet.runtime.process import open_process_runtime
-from k8slite.kubelet.volume_files import mounts_below
+from k8slite.kubelet.volumes.volume_files import mounts_below
 from raftkv.os_host import OsHost
 from tests.kubelet.world import KubeletApi, Node, container, open_node, pod
 

@@ -11,7 +11,8 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k8slite.kubelet.logs import (
+from k8slite.kubelet.runtime.shim_log import Log
+from k8slite.kubelet.serving.logs import (
     Line,
     LogFilter,
     LogOptions,
@@ -19,7 +20,6 @@ from k8slite.kubelet.logs import (
     parse_line,
     tail_offset,
 )
-from k8slite.kubelet.runtime.shim_log import Log
 
 
 def stamp(second: int) -> str:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k8slite.api.meta import Obj
-from k8slite.kubelet.backoff import Backoff
+from k8slite.kubelet.containers.backoff import Backoff
 from k8slite.kubelet.plan import (
     CreateSandbox,
     Failure,

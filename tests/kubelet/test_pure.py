@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k8slite.api.meta import Obj
-from k8slite.kubelet.backoff import Backoff
-from k8slite.kubelet.dns import hostname_of, hosts_file, resolv_conf
-from k8slite.kubelet.expansion import expand
-from k8slite.kubelet.fields import NodeFacts
+from k8slite.kubelet.containers.backoff import Backoff
+from k8slite.kubelet.containers.dns import hostname_of, hosts_file, resolv_conf
+from k8slite.kubelet.containers.expansion import expand
+from k8slite.kubelet.containers.fields import NodeFacts
+from k8slite.kubelet.containers.resources import resources_of, security_of
 from k8slite.kubelet.network import LoopbackNetwork
 from k8slite.kubelet.probes.machine import ProbeKind, ProbeSpec, ProbeState, is_over, observe
-from k8slite.kubelet.resources import resources_of, security_of
 from k8slite.kubelet.runtime.bundle import Identity, capabilities_of, make_bundle
 from k8slite.kubelet.runtime.interface import (
     ConfigFailure,

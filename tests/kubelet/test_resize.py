@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from k8slite.api.kinds import PODS
 from k8slite.api.meta import Obj
-from k8slite.kubelet.resize import Resize, first_allocated, plan_resize, with_allocated
+from k8slite.kubelet.containers.resize import Resize, first_allocated, plan_resize, with_allocated
 from k8slite.kubelet.runtime.cgroups import set_limits, weight_of
 from k8slite.kubelet.runtime.interface import Resources
 from tests.kubelet.test_kubelet_real import open_real, root

@@ -30,7 +30,7 @@ from k8slite.kubelet.runtime.interface import (
 )
 from k8slite.kubelet.runtime.oci import open_oci_runtime
 from k8slite.kubelet.runtime.process import open_process_runtime
-from k8slite.kubelet.volume_files import mounts_below
+from k8slite.kubelet.volumes.volume_files import mounts_below
 from raftkv.os_host import OsHost
 from tests.client.world import MemoryHost
 

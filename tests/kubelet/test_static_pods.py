@@ -12,8 +12,8 @@ from trio.testing import MockClock
 from k8slite.api.kinds import PODS
 from k8slite.api.status import ApiError
 from k8slite.kubelet.eviction.ranking import is_critical
+from k8slite.kubelet.node.static_pods import mirror_of, read_pod
 from k8slite.kubelet.pods import MIRROR, is_mirror
-from k8slite.kubelet.static_pods import mirror_of, read_pod
 from tests.kubelet.world import Node, open_fake_node
 
 MANIFEST = """

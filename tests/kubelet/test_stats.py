@@ -14,10 +14,10 @@ import trio
 from trio.testing import MockClock
 
 from k8slite.api.kinds import PODS
-from k8slite.kubelet.http_server import Request
 from k8slite.kubelet.runtime.fake import open_fake_runtime
 from k8slite.kubelet.runtime.interface import ContainerState, ContainerStatus, Usage
 from k8slite.kubelet.runtime.usage import ProcessTable, of_group, of_process
+from k8slite.kubelet.serving.http_server import Request
 from k8slite.kubelet.stats.exposition import cadvisor_text, resource_text
 from k8slite.kubelet.stats.machine import read_machine_state
 from k8slite.kubelet.stats.sample import Sample

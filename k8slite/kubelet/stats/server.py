@@ -12,8 +12,8 @@ import trio
 
 from k8slite.api.meta import Obj
 from k8slite.kubelet.config import KubeletConfig
-from k8slite.kubelet.http_server import Answer, Request
 from k8slite.kubelet.runtime.interface import Runtime
+from k8slite.kubelet.serving.http_server import Answer, Request
 from k8slite.kubelet.stats.exposition import CONTENT_TYPE, cadvisor_text, resource_text
 from k8slite.kubelet.stats.machine import read_machine_state
 from k8slite.kubelet.stats.sampler import Sampler

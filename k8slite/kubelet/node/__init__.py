@@ -1,0 +1,1 @@
+"""The node as the API knows it: its object, its heartbeats, what it admits."""

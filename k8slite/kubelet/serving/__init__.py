@@ -1,0 +1,1 @@
+"""What a kubelet answers over HTTPS: logs, exec and its like, who may ask."""

@@ -1,0 +1,1 @@
+"""The volumes of pods: what they hold, where they lie, who mounts them."""
