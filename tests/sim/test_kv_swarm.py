@@ -24,7 +24,6 @@ SOMETIMES = (
     *(f"{count} members" for count in (1, 3, 5, 7)),
     "elections",
     "log truncated",
-    "torn tail cut",
     "restarted with a log",
     "snapshots installed",
     "reads failed",
