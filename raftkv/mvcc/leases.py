@@ -152,7 +152,8 @@ class Lessor:
         lease = self._table.get(lease_id)
         if lease_id not in self._deadlines or lease_id in self._revoking:
             raise LeaseNotFound
-        self._deadlines[lease_id] = now + lease.ttl
+        # Never sooner: with a new leader's extension it may have had longer, and its entry says so.
+        self._deadlines[lease_id] = max(self._deadlines[lease_id], now + lease.ttl)
         self._renewed[lease_id] = now
         return lease.ttl
 

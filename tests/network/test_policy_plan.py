@@ -6,7 +6,7 @@ import ipaddress
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from k8slite.network.policy.plan import Allowed, Peers, Plan, make_plan, view_of_pod
@@ -128,7 +128,11 @@ policies_of_all_kinds = st.lists(
 )
 
 
+BLOCK_AND_NAME = {"ports": [{"port": "http"}], "to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}
+
+
 @given(policies_of_all_kinds)
+@example([policy(egress=[BLOCK_AND_NAME])])
 def test_plans_say_what_policies_mean(policies: list[dict[str, Any]]) -> None:
     world = World(policies, PODS, NAMESPACES)
     plans = {node: plan_for(policies, node) for node in ("node-1", "node-2")}

@@ -8,6 +8,7 @@ Pods of the host's network are no pods here: neither selected nor peers. IPv4 al
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -154,12 +155,25 @@ class _Planner:
         return found
 
     def _targets(self, namespace: str, to: Iterable[Obj]) -> list[PodView]:
-        """The pods that a rule leads to, for ports by name."""
+        """The pods that a rule leads to, for ports by name: what the pod at an address calls it,
+        also where a block of addresses is allowed."""
         found: dict[str, PodView] = {}
         for peer in to or ({"namespaceSelector": {}},):
-            if "ipBlock" not in peer:
-                found |= {pod.ip: pod for pod in self._pods_of(namespace, peer)[1]}
+            block = peer.get("ipBlock")
+            pods = self._in_block(block) if block else self._pods_of(namespace, peer)[1]
+            found |= {pod.ip: pod for pod in pods}
         return [found[ip] for ip in sorted(found)]
+
+    def _in_block(self, block: Obj) -> list[PodView]:
+        network = ipaddress.ip_network(block["cidr"], strict=False)
+        but = [ipaddress.ip_network(each, strict=False) for each in block.get("except") or ()]
+        return [
+            pod
+            for pods in self._by_namespace.values()
+            for pod in pods
+            if (address := ipaddress.ip_address(pod.ip)) in network
+            and not any(address in each for each in but)
+        ]
 
     def _peers(self, namespace: str, peers: Iterable[Obj]) -> tuple[Peers, ...]:
         found = []
