@@ -184,16 +184,24 @@ async def _play(stage: Stage) -> None:
     door = await _reach(stage)
     await stage.tools.kubectl("create", "namespace", WRITES)
     stage.show.title("Leaders are killed, under steady writes and requests to the Service")
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(run_writers, stage.api, WRITES, stage.writes)
-        nursery.start_soon(run_requests, door, stage.requests)
-        await trio.sleep(SETTLE_SECONDS)
-        await _kill_raft_leader(stage)
-        await _kill_scheduler(stage)
-        await _kill_controller_manager(stage)
-        await _kill_apiserver(stage)
-        await _kill_container(stage)
-        nursery.cancel_scope.cancel()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_writers, stage.api, WRITES, stage.writes)
+            nursery.start_soon(run_requests, door, stage.requests)
+            await trio.sleep(SETTLE_SECONDS)
+            await _kill_raft_leader(stage)
+            await _kill_scheduler(stage)
+            await _kill_controller_manager(stage)
+            await _kill_apiserver(stage)
+            await _kill_container(stage)
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        found: BaseException | None = group.subgroup((NotHeld, KeyboardInterrupt))
+        if found is None:
+            raise
+        while isinstance(found, BaseExceptionGroup):
+            found = found.exceptions[0]
+        raise found from None
     _tell_recoveries(stage)
     await _verify_writes(stage)
     await _scale_and_delete(stage)

@@ -388,6 +388,22 @@ class Server:
         self.inbox.call(transfer)
 
 
+def ended_by(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What ended a member. A disk that fails, fails in several tasks at once: the error with the
+    system's own stands for all of them."""
+    failures, others = group.split(StorageFailed)
+    if failures is None or others is not None:
+        return only_error(group)
+    told = _leaves(failures)
+    return next((error for error in told if error.__cause__ is not None), told[0])
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for each in error.exceptions for leaf in _leaves(each)]
+
+
 @contextlib.asynccontextmanager
 async def open_server(config: ServerConfig, host: Host) -> AsyncIterator[Server]:
     """Run a member as long as the block lasts.
@@ -421,7 +437,7 @@ async def open_server(config: ServerConfig, host: Host) -> AsyncIterator[Server]
                 yield server
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
-            raise only_error(group) from None
+            raise ended_by(group) from None
     finally:
         wal.close()
 

@@ -14,6 +14,7 @@ from raftkv.errors import NotApplied, StorageFailed, UnknownOutcome, WalDamaged
 from raftkv.host import Disk, File
 from raftkv.os_host import OsDisk, OsHost
 from raftkv.server import ServerConfig, open_server
+from raftkv.server.main import ended_by
 from tests.server.support import Cluster, configs, put_surely
 
 
@@ -158,3 +159,21 @@ def flip_a_bit(directory: Path) -> tuple[str, int]:
     data[len(data) // 2] ^= 0x40
     segment.write_bytes(data)
     return segment.name, len(data)
+
+
+def failed(words: str, cause: BaseException | None = None) -> StorageFailed:
+    error = StorageFailed(words)
+    error.__cause__ = cause
+    return error
+
+
+def test_a_disk_that_fails_in_several_tasks_is_told_once() -> None:
+    first = failed("a snapshot can't be written", OSError(errno.ENOSPC, "full"))
+    later = failed("the log is not usable: a snapshot can't be written")
+    assert ended_by(ExceptionGroup("", [ExceptionGroup("", [later]), first])) is first
+    assert ended_by(ExceptionGroup("", [later])) is later
+
+
+def test_other_errors_beside_it_are_not_hidden() -> None:
+    group = ExceptionGroup("", [failed("full"), ZeroDivisionError()])
+    assert ended_by(group) is group
