@@ -1,9 +1,10 @@
 """The garbage collector: deletes what has lost all its owners, in the order that was asked for.
 
 The graph and the decisions are in `ownership_graph`. The loop watches the metadata of all kinds
-(kinds that other controllers watch too are watched once), and before it deletes anything it asks
-the apiserver about owners that it has not seen: an owner's creation may still be on its way here.
-Deletions carry uid and resourceVersion, so that an object that got a new owner meanwhile stays.
+(kinds that other controllers watch too are watched once; custom kinds come and go with their
+definitions), and before it deletes anything it asks the apiserver about owners that it has not
+seen: an owner's creation may still be on its way here. Deletions carry uid and resourceVersion, so
+that an object that got a new owner meanwhile stays.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 
-from k8slite.api.kinds import KINDS, Kind, by_gvk
+import trio
+
+from k8slite.api.kinds import KINDS, Kind
 from k8slite.api.meta import Obj, owner_references, resource_version, uid
 from k8slite.api.status import ApiError
-from k8slite.client.informer import metadata_only
+from k8slite.client.informer import Informer, metadata_only
 from k8slite.client.workqueue import WorkQueue
 from k8slite.controllers.context import Context
+from k8slite.controllers.objects.custom_kinds import CustomKinds
 from k8slite.controllers.objects.ownership_graph import (
     ORPHAN,
     Decision,
@@ -55,6 +59,8 @@ async def run_garbage_collector(context: Context) -> None:
     """Run until cancelled."""
     collector = _Collector(context)
     for informer in collector.informers:
+        # Those of custom kinds are not waited for: a webhook that converts them may be away, and
+        # owners that were not seen are asked for anyway.
         await informer.wait_synced()
     await context.run_workers("garbage-collector", collector.queue, collector.reconcile)
 
@@ -64,6 +70,7 @@ class _Collector:
 
     def __init__(self, context: Context) -> None:
         self.queue: WorkQueue[str] = WorkQueue()
+        self._context = context
         self._api = context.api
         self._graph = OwnershipGraph()
         self._absent: OrderedDict[str, None] = OrderedDict()
@@ -72,6 +79,26 @@ class _Collector:
         ]
         for informer in self.informers:
             informer.add_handler(self._on_change)
+        self._followed: dict[Kind, tuple[Informer, trio.CancelScope]] = {}
+        self._custom = CustomKinds(context, self._follow, self._unfollow)
+
+    def _follow(self, kind: Kind) -> None:
+        informer = Informer(self._api, kind, self._context.host, trim=metadata_only)
+        informer.add_handler(self._on_change)
+        scope = trio.CancelScope()
+        self._followed[kind] = informer, scope
+
+        async def run() -> None:
+            with scope:
+                await informer.run()
+
+        self._context.nursery.start_soon(run, name=f"informer {kind.resource}")
+
+    def _unfollow(self, kind: Kind, gone: bool) -> None:
+        informer, scope = self._followed.pop(kind)
+        scope.cancel()
+        for obj in informer.list() if gone else ():
+            self._on_change(obj, None)
 
     def _on_change(self, old: Obj | None, new: Obj | None) -> None:
         look: list[str] = []
@@ -109,7 +136,7 @@ class _Collector:
             return OwnerState.WAITING if owner.waits_for_dependents else OwnerState.SOLID
         if reference["uid"] in self._absent:
             return OwnerState.ABSENT
-        kind = by_gvk(reference["apiVersion"], reference["kind"])
+        kind = self._custom.find(reference["apiVersion"], reference["kind"])
         if kind is None:
             return OwnerState.SOLID  # a kind we do not know may well exist: never delete for it
         space = dependent.namespace if kind.namespaced else None
@@ -132,8 +159,9 @@ class _Collector:
     async def _change(self, seen: Node, decision: Decision) -> None:
         """Carry a decision out, on the object as it is now; it was made from a cache."""
         where = seen.identity
-        kind = by_gvk(where.api_version, where.kind)
-        assert kind is not None
+        kind = self._custom.find(where.api_version, where.kind)
+        if kind is None:
+            return  # its definition is gone, and so is it
         live = await self._live(kind, where.namespace or None, where.name)
         if live is None or uid(live) != where.uid:
             return  # the event of its deletion is on its way
@@ -172,8 +200,9 @@ class _Collector:
     async def _orphan(self, owner: Node, decision: Decision) -> None:
         """Take the owner's references off its dependents, then let the owner go."""
         for dependent in decision.orphan:
-            kind = by_gvk(dependent.identity.api_version, dependent.identity.kind)
-            assert kind is not None
+            kind = self._custom.find(dependent.identity.api_version, dependent.identity.kind)
+            if kind is None:
+                continue
             rest = [r for r in dependent.owners if r["uid"] != owner.identity.uid]
             metadata = {
                 "uid": dependent.identity.uid,

@@ -1,8 +1,8 @@
 """Namespaces on their way out: delete what is in them, then let them go.
 
 A namespace that is being deleted admits nothing new. The loop deletes the contents of all
-namespaced kinds, looks again until nothing is left (pods take their time to stop), and then
-removes the finalizer `kubernetes` from the spec.
+namespaced kinds, custom ones too, looks again until nothing is left (pods take their time to stop),
+and then removes the finalizer `kubernetes` from the spec.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from k8slite.client.workqueue import WorkQueue
 from k8slite.controllers.actions import Action, Update
 from k8slite.controllers.context import Context, enqueue_to
 from k8slite.controllers.execute import carry_out
+from k8slite.controllers.objects.custom_kinds import CustomKinds
 
 __all__ = ["CONTENT_KINDS", "Remaining", "plan", "run_namespace_controller"]
 
@@ -104,6 +105,7 @@ async def run_namespace_controller(context: Context) -> None:
     queue: WorkQueue[str] = WorkQueue()
     recorder = context.recorder("namespace-controller")
     spaces = context.informer(NAMESPACES)
+    custom = CustomKinds(context)
 
     async def reconcile(key: str) -> float | None:
         space = spaces.get(key)
@@ -111,18 +113,20 @@ async def run_namespace_controller(context: Context) -> None:
             return None
         if FINALIZER not in ((space.get("spec") or {}).get("finalizers") or []):
             return None
-        remaining = await _delete_contents(context, name(space))
+        kinds = [*CONTENT_KINDS, *(kind for kind in custom.all() if kind.namespaced)]
+        remaining = await _delete_contents(context, kinds, name(space))
         await carry_out(context.api, recorder, plan(space, remaining, context.host.now()))
         return context.timings.namespace_retry if remaining else None
 
     spaces.add_handler(enqueue_to(queue))
     await spaces.wait_synced()
+    await custom.definitions.wait_synced()
     await context.run_workers("namespace", queue, reconcile)
 
 
-async def _delete_contents(context: Context, space: str) -> list[Remaining]:
+async def _delete_contents(context: Context, kinds: Sequence[Kind], space: str) -> list[Remaining]:
     remaining = []
-    for kind in CONTENT_KINDS:
+    for kind in kinds:
         try:
             left = await _delete_kind(context, kind, space)
         except ApiError as error:
