@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import trio
 
+from k8slite.api.custom import custom_kinds
 from k8slite.api.kinds import (
     CUSTOM_RESOURCE_DEFINITIONS,
     DEPLOYMENTS,
@@ -303,7 +304,17 @@ async def test_custom_metrics_and_custom_resources(
     metric = {"metric": {"name": "hits"}, "target": {"type": "AverageValue", "averageValue": "10"}}
     obj = autoscaler({"type": "Pods", "pods": metric})
     obj["spec"]["scaleTargetRef"] = {"apiVersion": "x.io/v1", "kind": "Octopus", "name": "web"}
-    octopuses = Kind("x.io", "v1", "Octopus", "octopodes")
+    definition = {
+        "metadata": {"name": "octopodes.x.io"},
+        "spec": {
+            "group": "x.io",
+            "scope": "Namespaced",
+            "names": {"kind": "Octopus", "plural": "octopodes"},
+            "versions": [{"name": "v1", "served": True, "storage": True}],
+        },
+        "status": {"conditions": [{"type": "Established", "status": "True"}]},
+    }
+    octopuses = next(custom.kind for custom in custom_kinds(definition))
     values = Kind("custom.metrics.k8s.io", "v1beta1", "MetricValue", "pods/*/hits")
     async with open_cluster("horizontal-pod-autoscaler-controller", pods=False) as cluster:
         api = cluster.api
@@ -313,8 +324,6 @@ async def test_custom_metrics_and_custom_resources(
             return not_found(kind, "hits") if old else None
 
         api.fault = fault
-        names = {"kind": "Octopus", "plural": "octopodes"}
-        definition = {"metadata": {"name": "o"}, "spec": {"group": "x.io", "names": names}}
         api.add(CUSTOM_RESOURCE_DEFINITIONS, definition)
         selector = {"matchLabels": {"app": "web"}}
         target = {"metadata": meta_of("web"), "spec": {"replicas": 1, "selector": selector}}

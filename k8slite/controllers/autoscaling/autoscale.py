@@ -7,13 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from k8slite.api import quantity
-from k8slite.api.kinds import (
-    CUSTOM_RESOURCE_DEFINITIONS,
-    HORIZONTAL_POD_AUTOSCALERS,
-    PODS,
-    Kind,
-    by_gvk,
-)
+from k8slite.api.kinds import HORIZONTAL_POD_AUTOSCALERS, PODS, Kind
 from k8slite.api.meta import Obj, format_time, labels, name, namespace, parse_time, set_condition
 from k8slite.api.selectors import SelectorError, from_object, parse_labels
 from k8slite.api.status import ApiError
@@ -25,6 +19,7 @@ from k8slite.controllers.autoscaling.autoscale_behavior import Memory
 from k8slite.controllers.autoscaling.autoscale_plan import Measured, Target, plan
 from k8slite.controllers.autoscaling.autoscale_replicas import Reading
 from k8slite.controllers.context import Context, enqueue_to
+from k8slite.controllers.custom_kinds import CustomKinds
 from k8slite.controllers.execute import carry_out
 from k8slite.controllers.services.service_pods import namespace_index
 
@@ -42,6 +37,7 @@ async def run_autoscale_controller(context: Context) -> None:
     recorder = context.recorder("horizontal-pod-autoscaler")
     autoscalers = context.informer(HORIZONTAL_POD_AUTOSCALERS)
     pods = context.informer(PODS, namespace=namespace_index)
+    kinds = CustomKinds(context)
     memories: dict[str, Memory] = {}
 
     async def reconcile(where: str) -> float | None:
@@ -51,7 +47,7 @@ async def run_autoscale_controller(context: Context) -> None:
             return None
         now, again = context.host.now(), context.timings.autoscaler_period
         try:
-            kind, scale = await _scale_of(context, autoscaler)
+            kind, scale = await _scale_of(context, kinds, autoscaler)
         except ApiError as error:
             status = dict(autoscaler.get("status") or {})
             status["conditions"] = [*status.get("conditions", ())]
@@ -70,7 +66,7 @@ async def run_autoscale_controller(context: Context) -> None:
             return again
         target = _target(scale, pods.by_index("namespace", namespace(autoscaler)))
         measured = [
-            await _measure(context, autoscaler, metric, scale, target)
+            await _measure(context, kinds, autoscaler, metric, scale, target)
             for metric in autoscaler["spec"].get("metrics") or ()
         ]
         memory = memories.setdefault(where, Memory())
@@ -86,6 +82,7 @@ async def run_autoscale_controller(context: Context) -> None:
     autoscalers.add_handler(enqueue_to(queue))
     await autoscalers.wait_synced()
     await pods.wait_synced()
+    await kinds.definitions.wait_synced()
     await context.run_workers("horizontal-pod-autoscaler", queue, reconcile)
 
 
@@ -95,27 +92,22 @@ def _written(autoscaler: Obj, status: Obj) -> list[Update]:
     return [Update(HORIZONTAL_POD_AUTOSCALERS, {**autoscaler, "status": status}, "status")]
 
 
-async def _scale_of(context: Context, autoscaler: Obj) -> tuple[Kind, Obj]:
+async def _scale_of(context: Context, kinds: CustomKinds, autoscaler: Obj) -> tuple[Kind, Obj]:
     """The kind of the target, and its scale. Raises ApiError."""
     reference = autoscaler["spec"]["scaleTargetRef"]
-    version = reference.get("apiVersion", "v1")
-    kind = await _kind_of(context, version, reference["kind"])
+    kind = _kind_of(kinds, reference)
     space = namespace(autoscaler)
     return kind, await context.api.get(kind, reference["name"], space, subresource="scale")
 
 
-async def _kind_of(context: Context, version: str, own: str) -> Kind:
-    """A built-in kind, or one that a CustomResourceDefinition defines. Raises ApiError."""
-    kind = by_gvk(version, own)
-    if kind is not None:
-        return kind
-    group, _, of_group = version.rpartition("/")
-    definitions = await context.api.list(CUSTOM_RESOURCE_DEFINITIONS)
-    for definition in definitions.items:
-        spec = definition["spec"]
-        if spec["group"] == group and spec["names"]["kind"] == own:
-            return Kind(group, of_group, own, spec["names"]["plural"])
-    raise ApiError(404, "NotFound", f'no matches for kind "{own}" in group "{group}"')
+def _kind_of(kinds: CustomKinds, reference: Obj) -> Kind:
+    """Raises ApiError for a kind that nobody knows."""
+    version, own = reference.get("apiVersion", "v1"), reference["kind"]
+    kind = kinds.find(version, own)
+    if kind is None:
+        group = version.rpartition("/")[0]
+        raise ApiError(NOT_FOUND, "NotFound", f'no matches for kind "{own}" in group "{group}"')
+    return kind
 
 
 def _target(scale: Obj, pods: Sequence[Obj]) -> Target:
@@ -131,17 +123,17 @@ def _target(scale: Obj, pods: Sequence[Obj]) -> Target:
 
 
 async def _measure(
-    context: Context, autoscaler: Obj, metric: Obj, scale: Obj, target: Target
+    context: Context, kinds: CustomKinds, autoscaler: Obj, metric: Obj, scale: Obj, target: Target
 ) -> Measured:
     """Read one metric; whatever fails is told in the answer."""
     try:
-        return await _read(context, autoscaler, metric, scale, target)
+        return await _read(context, kinds, autoscaler, metric, scale, target)
     except REQUEST_ERRORS as error:
         return Measured(error=str(error))
 
 
 async def _read(
-    context: Context, autoscaler: Obj, metric: Obj, scale: Obj, target: Target
+    context: Context, kinds: CustomKinds, autoscaler: Obj, metric: Obj, scale: Obj, target: Target
 ) -> Measured:
     space, selector = namespace(autoscaler), (scale.get("status") or {}).get("selector") or ""
     match metric["type"]:
@@ -156,7 +148,7 @@ async def _read(
             return Measured(pods=custom_readings(listed.items))
         case "Object":
             source, about = metric["object"]["metric"], metric["object"]["describedObject"]
-            kind = await _kind_of(context, about.get("apiVersion", "v1"), about["kind"])
+            kind = _kind_of(kinds, about)
             listed = await _custom(context, kind.resource, about["name"], source, space)
             if not listed.items:
                 return Measured(error="no metrics returned from custom metrics API")

@@ -20,7 +20,7 @@ from k8slite.api.status import ApiError
 from k8slite.client.informer import Informer, metadata_only
 from k8slite.client.workqueue import WorkQueue
 from k8slite.controllers.context import Context
-from k8slite.controllers.objects.custom_kinds import CustomKinds
+from k8slite.controllers.custom_kinds import CustomKinds
 from k8slite.controllers.objects.ownership_graph import (
     ORPHAN,
     Decision,

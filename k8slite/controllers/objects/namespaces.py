@@ -16,8 +16,8 @@ from k8slite.api.status import ApiError
 from k8slite.client.workqueue import WorkQueue
 from k8slite.controllers.actions import Action, Update
 from k8slite.controllers.context import Context, enqueue_to
+from k8slite.controllers.custom_kinds import CustomKinds
 from k8slite.controllers.execute import carry_out
-from k8slite.controllers.objects.custom_kinds import CustomKinds
 
 __all__ = ["CONTENT_KINDS", "Remaining", "plan", "run_namespace_controller"]
 
